@@ -1,0 +1,45 @@
+# Everything a person or CI does here. Each target sets up .venv by itself; `make help` lists them.
+PYTHON  ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13,$(if $(shell $(p) -c 'import sys; print(1 if sys.version_info >= (3, 11) else "")' 2>/dev/null),$(p))))
+CORPUS  ?= demo
+WEIGHTS ?=
+# more of `ecmf report`'s options, e.g. ARGS="--set seeds=5 --set detector=lbp"
+ARGS    ?=
+BIN     := .venv/bin
+
+.PHONY: help setup reports test lint lab bench lock clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+.venv/ready: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "ECMF needs Python 3.11 or newer on the PATH (or: make PYTHON=/path/to/python3.11 ...)"; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: .venv/ready  ## make .venv with the exact versions of requirements.lock
+
+reports: setup  ## run the notebooks on CORPUS (default: demo), write reports/<corpus>/index.html
+	$(BIN)/ecmf report "$(CORPUS)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+
+lint: setup  ## ruff: style and common mistakes, library, tests and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint  ## lint, run the tests, execute every notebook with tiny parameters
+	$(BIN)/python -m pytest
+
+lab: setup  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+bench: setup  ## speed and memory, each next to the bound it is measured against
+	@for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+lock:  ## refresh requirements.lock from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+
+clean:  ## remove what was generated (not .venv, not the tracked reports)
+	rm -rf data/demo data/store .pytest_cache .ruff_cache

@@ -1,0 +1,107 @@
+"""Names everybody shares, and run settings that are checked instead of trusted.
+
+Each notebook has one ``parameters`` cell and one frozen model here. papermill only warns about a parameter that
+the notebook does not know; :func:`check_parameters` refuses it, and refuses a value of the wrong type or range.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+#: The six classes of MER2025-SEMI, in the challenge's index order.
+EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
+
+#: The four streams of ECMF, in the order in which tables and plots show them.
+STREAMS = ("global", "face", "audio", "text")
+
+#: Audio is brought to this rate on decoding: what speech models expect, in Hz.
+SAMPLE_RATE = 16_000
+
+
+class SettingsError(ValueError):
+    """A parameter that is unknown, ill-typed or out of range; the message names each of them and the mend."""
+
+
+def cache_dir() -> Path:
+    """Folder for generated and downloaded things: ``$ECMF_DATA``, else ``data/`` of the checkout."""
+    given = os.environ.get("ECMF_DATA")
+    return Path(given).expanduser() if given else Path(__file__).resolve().parents[1] / "data"
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    corpus: str = Field("demo", min_length=1, description="adapter name, folder, or 'adapter:folder'")
+    output: str = Field("reports/demo", min_length=1, description="folder of this run's tables and notebooks")
+    seed: int = Field(0, ge=0, lt=2**31, description="seeds everything random in the run")
+
+
+class _ExtractSettings(_Settings):
+    detector: Literal["auto", "lbp", "yunet", "insightface"] = Field("auto", description="face detector")
+    weights: str = Field("", description="folder with detector weights (ONNX), may be empty")
+    frames: int = Field(12, ge=2, le=256, description="frames sampled from a clip")
+    workers: int = Field(0, ge=0, le=256, description="decode processes; 0 = one a core")
+    max_clips: int = Field(0, ge=0, description="first clips only (tests, teaching); 0 = all")
+
+
+class StartSettings(_ExtractSettings):
+    """Parameters of ``00_start_here``."""
+
+    clip: str = Field("", description="id of the clip that is followed; empty = the first good one")
+
+
+class ExtractSettings(_ExtractSettings):
+    """Parameters of ``01_extract_features``."""
+
+
+class FuseSettings(_ExtractSettings):
+    """Parameters of ``03_fuse_and_ablate``."""
+
+    folds: int = Field(5, ge=2, le=50, description="outer folds; speakers are held apart")
+    seeds: int = Field(3, ge=1, le=50, description="repetitions with another seed")
+    epochs: int = Field(60, ge=1, le=1000, description="most epochs; the inner split stops earlier")
+    bootstrap: int = Field(2000, ge=50, le=100_000, description="resamples of speakers for intervals")
+
+
+#: Notebook name → its parameters. A notebook that is not here cannot be run by ``ecmf report``.
+NOTEBOOKS: dict[str, type[_Settings]] = {
+    "00_start_here": StartSettings,
+    "01_extract_features": ExtractSettings,
+    "03_fuse_and_ablate": FuseSettings,
+}
+
+
+def check_parameters(notebook: str, given: dict) -> _Settings:
+    """Check one notebook's parameters.
+
+    Parameters
+    ----------
+    notebook : str
+        Name without ``.ipynb``, one of :data:`NOTEBOOKS`.
+    given : dict
+        Parameter name → value; missing ones take their default.
+
+    Raises
+    ------
+    SettingsError
+        Naming every unknown name and every value of the wrong type or range at once.
+    """
+    if notebook not in NOTEBOOKS:
+        raise SettingsError(f"no notebook '{notebook}'; choose from {', '.join(NOTEBOOKS)}")
+    model = NOTEBOOKS[notebook]
+    try:
+        return model(**given)
+    except ValidationError as error:
+        lines = [_explain(model, problem) for problem in error.errors()]
+        raise SettingsError(f"{notebook}: {len(lines)} bad parameter(s)\n  " + "\n  ".join(lines)) from None
+
+
+def _explain(model: type[_Settings], problem: dict) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{name}: unknown; this notebook takes {', '.join(model.model_fields)}"
+    return f"{name} = {problem['input']!r}: {problem['msg']} ({model.model_fields[name].description})"

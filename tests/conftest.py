@@ -1,0 +1,22 @@
+"""Fixtures shared by all tests."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20251121)
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """Folder of real clips, features and weights, which lies beside the checkout where there is one."""
+    folder = REPO.parent / "shared" / "real"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/real beside this checkout: tests on real material cannot run here")
+    return folder
