@@ -94,9 +94,7 @@ class Media:
     notes: tuple[str, ...] = ()
 
 
-def read_media(
-    video: Path | None, audio: Path | None = None, *, n_frames: int = 12, max_side: int = 640
-) -> Media:
+def read_media(video: Path | None, audio: Path | None = None, *, n_frames: int = 12, max_side: int = 640) -> Media:
     """Decode a clip once: frames spread evenly in time, and its sound.
 
     Parameters
@@ -185,7 +183,9 @@ def _open(path: Path) -> av.container.InputContainer:
     except (av.error.FFmpegError, OSError, ValueError) as error:
         what = getattr(error, "strerror", None) or str(error)
         raise MediaError(
-            path, f"not a readable media file ({what})", "if it is a video, its index is missing or cut off: copy it again"
+            path,
+            f"not a readable media file ({what})",
+            "if it is a video, its index is missing or cut off: copy it again",
         ) from None
     if container.format.name in _REFUSED_FORMATS:
         kind = container.format.name
@@ -362,7 +362,9 @@ class _Mono:
             self.left -= samples.size
             if self.left < 0:
                 raise MediaError(
-                    self.path, f"more than {MAX_SECONDS / 60:.0f} minutes of audio", "cut it into clips of one utterance"
+                    self.path,
+                    f"more than {MAX_SECONDS / 60:.0f} minutes of audio",
+                    "cut it into clips of one utterance",
                 )
             if samples.size:
                 self.decoded.samples.append(samples)

@@ -1,0 +1,469 @@
+"""Find the face of a clip in its frames, follow it, and bring it to one size and position.
+
+Three detectors stand behind one small interface: the LBP cascade that comes with scikit-image (needs nothing),
+YuNet through OpenCV, and insightface's SCRFD (both need weights). :func:`track_faces` is the same for all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+import skimage
+from skimage.data import lbp_frontal_face_cascade_filename
+from skimage.feature import Cascade
+
+#: Where eyes, nose tip and mouth corners lie in an aligned face of 112×112 pixels, float32 [5, 2]: the published
+#: template of ArcFace (Deng et al., CVPR 2019) and SphereFace before it, which face encoders are trained on.
+ARCFACE_TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
+)
+
+#: Where the same five points lie in a box of the LBP cascade, as shares of its side: mean of YuNet's landmarks over
+#: real faces (standard deviation .01-.02), made symmetric. A crop by box so shows eyes and mouth where a crop by
+#: landmarks does.
+_POINTS_IN_BOX = np.array([[0.318, 0.375], [0.682, 0.375], [0.5, 0.6], [0.338, 0.758], [0.662, 0.758]], np.float32)
+
+INSIGHTFACE_PACKS = ("buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc", "antelopev2")
+
+
+class DetectorError(ValueError):
+    """A face detector that cannot be made; the message names the file expected, where, and the mend."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """One detected face.
+
+    Attributes
+    ----------
+    box : float32 [4]
+        x0, y0, x1, y1 in pixels; may reach beyond the frame.
+    score : float
+        Confidence, 0 to 1; comparable only within a detector.
+    landmarks : float32 [5, 2] or None
+        Eye, eye, nose tip, mouth corner, mouth corner (left to right as seen), x and y in pixels.
+    """
+
+    box: np.ndarray
+    score: float
+    landmarks: np.ndarray | None = None
+
+
+class Detector(Protocol):
+    """What a face detector has to offer."""
+
+    name: str
+    licence: str
+    fingerprint: str
+
+    def detect(self, frame: np.ndarray) -> list[Face]:
+        """Faces of one RGB frame, uint8 [height, width, 3]."""
+
+
+def get_detector(name: str, weights: Path | str | None = None) -> Detector:
+    """Make a face detector.
+
+    Parameters
+    ----------
+    name : "auto", "lbp", "yunet" or "insightface"
+        ``auto`` takes YuNet if the folder has its weights, else SCRFD if it has those, else LBP.
+    weights : Path, str or None
+        Folder with ``yunet*.onnx``, ``scrfd*.onnx`` or ``det_*.onnx``. For insightface also the name of a model
+        pack (``buffalo_sc`` if None), which insightface downloads once.
+
+    Returns
+    -------
+    Detector
+        It can be sent to worker processes: there it is made anew from the same arguments.
+
+    Raises
+    ------
+    DetectorError
+        If the name is unknown, or the weights are missing, unreadable or unreachable.
+    """
+    makers = {"lbp": _LBP, "yunet": _YuNet, "insightface": _InsightFace}
+    pack = str(weights) if str(weights) in INSIGHTFACE_PACKS and not Path(str(weights)).is_dir() else None
+    folder = Path(weights) if weights and not pack else None
+    if folder is not None and not folder.is_dir():
+        raise DetectorError(f"no folder {folder} with detector weights; check the path, or leave it empty for LBP")
+    if name == "auto":
+        found = [kind for kind in ("yunet", "insightface") if folder and _weights_in(folder, kind)]
+        name = found[0] if found else "lbp"
+    if name not in makers:
+        raise DetectorError(f"no face detector '{name}'; choose from auto, {', '.join(makers)}")
+    if name == "lbp":
+        return _LBP()
+    if name == "insightface" and folder is None:
+        return _InsightFace(pack=pack or "buffalo_sc")
+    file = _weights_in(folder, name) if folder else None
+    if file is None:
+        raise DetectorError(
+            f"{name}: no {' or '.join(_PATTERNS[name])} in {folder or 'any folder (none is given)'}; "
+            f"put the weights there and name the folder, or use detector 'lbp', which needs none"
+        )
+    return makers[name](file)
+
+
+_PATTERNS = {"yunet": ("yunet*.onnx", "face_detection_yunet*.onnx"), "insightface": ("scrfd*.onnx", "det_*.onnx")}
+
+
+def _weights_in(folder: Path, name: str) -> Path | None:
+    """Weights file of a detector; the variant of any input size ("dynamic") before one of a fixed size."""
+    files = sorted(file for pattern in _PATTERNS[name] for file in folder.glob(pattern) if file.is_file())
+    return min(files, key=lambda file: ("dynamic" not in file.name, file.name), default=None)
+
+
+def _fingerprint(name: str, settings: dict, weights: Path | None = None) -> str:
+    digest = hashlib.sha256(json.dumps([name, settings], sort_keys=True).encode())
+    if weights is not None:
+        digest.update(hashlib.sha256(weights.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+# ------------------------------------------------------------------------------------------------ detectors
+
+
+class _LBP:
+    """Local binary pattern cascade for frontal faces (Liao et al. 2007), as bundled with scikit-image.
+
+    The cascade answers several times around a true face, and once or twice elsewhere; so its single answers are
+    grouped here, where their number becomes the score (scikit-image's own grouping drops that number).
+    """
+
+    name = "lbp"
+    licence = "BSD-3-Clause (OpenCV's cascade, in scikit-image)"
+    settings = {  # noqa: RUF012 - read only
+        "long_side": 240,  # px of the searched image; 320 costs twice the time and found no more faces
+        "border": 0.25,  # of the short side: the cascade needs the whole face inside the image
+        "scale_factor": 1.15,
+        "step_ratio": 1.5,
+        "smallest": 24,  # px in the searched image, the size of the cascade's window
+        "answers": 3,  # fewer around one place are no face
+    }
+
+    def __init__(self):
+        self._cascade = Cascade(lbp_frontal_face_cascade_filename())
+        self.fingerprint = _fingerprint(
+            self.name, self.settings | {"skimage": skimage.__version__}, Path(lbp_frontal_face_cascade_filename())
+        )
+
+    def __reduce__(self):
+        return _LBP, ()
+
+    def detect(self, frame: np.ndarray) -> list[Face]:
+        padded, offset = _pad(frame, self.settings["border"])
+        grey = cv2.cvtColor(padded, cv2.COLOR_RGB2GRAY)
+        scale = min(1.0, self.settings["long_side"] / max(grey.shape))
+        if scale < 1:
+            grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        smallest = self.settings["smallest"]
+        if min(grey.shape) <= smallest:
+            return []
+        answers = self._cascade.detect_multi_scale(
+            grey,
+            scale_factor=self.settings["scale_factor"],
+            step_ratio=self.settings["step_ratio"],
+            min_size=(smallest, smallest),
+            max_size=(min(grey.shape),) * 2,
+            min_neighbor_number=1,
+            intersection_score_threshold=2.0,  # an overlap is at most 1: nothing is grouped there
+        )
+        boxes = np.array([(a["c"], a["r"], a["c"] + a["width"], a["r"] + a["height"]) for a in answers], np.float32)
+        groups = _group(boxes.reshape(-1, 4) / scale - offset)
+        return [Face(box, count / (count + 5)) for box, count in groups if count >= self.settings["answers"]]
+
+
+def _group(boxes: np.ndarray) -> list[tuple[np.ndarray, int]]:
+    """Mean box and number of answers for each place, most answers first; boxes is [m, 4]."""
+    groups = []
+    while len(boxes):
+        close = _overlap(boxes, boxes) > 0.4
+        near = close[close.sum(1).argmax()]
+        mean = boxes[near].mean(0)
+        groups.append((mean, int(near.sum())))
+        boxes = boxes[~near & (_overlap(boxes, mean[None])[:, 0] < 0.2)]
+    return groups
+
+
+class _YuNet:
+    """YuNet (Wu et al. 2023), a 75 000-parameter detector with landmarks, run by OpenCV."""
+
+    name = "yunet"
+    licence = "MIT (OpenCV Zoo) / Apache-2.0 (libfacedetection.train)"
+    settings = {"score": 0.6, "nms": 0.3, "top_k": 50}  # noqa: RUF012 - read only
+
+    def __init__(self, file: Path):
+        self._file, self._size = file, (320, 320)
+        self.fingerprint = _fingerprint(self.name, self.settings | {"cv2": cv2.__version__}, file)
+        level = cv2.utils.logging.getLogLevel()
+        # OpenCV 5 warns on loading about a choice that is not made here
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        try:
+            self._net = cv2.FaceDetectorYN.create(str(file), "", self._size, *self.settings.values())
+        except cv2.error as error:
+            reason = str(error).splitlines()[0]
+            raise DetectorError(f"yunet: {file} cannot be loaded ({reason}); copy the file again") from None
+        finally:
+            cv2.utils.logging.setLogLevel(level)
+
+    def __reduce__(self):
+        return _YuNet, (self._file,)
+
+    def detect(self, frame: np.ndarray) -> list[Face]:
+        size = frame.shape[1], frame.shape[0]
+        if size != self._size:
+            self._net.setInputSize(size)
+            self._size = size
+        rows = self._net.detect(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))[1]
+        if rows is None:
+            return []
+        rows = rows.astype(np.float32)
+        return [Face(np.r_[r[:2], r[:2] + r[2:4]], float(r[14]), r[4:14].reshape(5, 2)) for r in rows]
+
+
+class _InsightFace:
+    """SCRFD (Guo et al. 2021) as packaged by insightface: detection with landmarks on the CPU, nothing else.
+
+    A local file is loaded through ``model_zoo``; ``FaceAnalysis`` would open every ONNX file of the folder. A model
+    pack by name goes through ``FaceAnalysis``, which downloads it on first use.
+    """
+
+    name = "insightface"
+    licence = "InsightFace weights: non-commercial research only"
+    settings = {"score": 0.5, "size": [640, 640]}  # noqa: RUF012 - read only
+
+    def __init__(self, file: Path | None = None, pack: str | None = None):
+        import onnxruntime  # these two cost a second; who uses another detector does not pay it
+
+        self._file, self._pack = file, pack
+        threads = onnxruntime.SessionOptions()
+        threads.intra_op_num_threads = threads.inter_op_num_threads = 1  # clips run in parallel, not layers
+        options = {"providers": ["CPUExecutionProvider"], "sess_options": threads}
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._net = self._from_file(file, options) if file else self._from_pack(pack, options)
+            self._net.prepare(0, input_size=tuple(self.settings["size"]), det_thresh=self.settings["score"])
+        self.fingerprint = _fingerprint(self.name, self.settings, Path(self._net.model_file))
+
+    @staticmethod
+    def _from_file(file: Path, options: dict):
+        from insightface.model_zoo import get_model
+
+        try:
+            net = get_model(str(file), **options)
+        except Exception as error:  # onnxruntime's own exceptions share no base class
+            reason = str(error).splitlines()[0]
+            raise DetectorError(f"insightface: {file} cannot be loaded ({reason}); copy the file again") from None
+        if getattr(net, "taskname", None) != "detection":
+            raise DetectorError(f"insightface: {file} is no SCRFD detector; expected scrfd*.onnx or det_*.onnx")
+        return net
+
+    @staticmethod
+    def _from_pack(pack: str, options: dict):
+        from insightface.app import FaceAnalysis
+
+        try:
+            return FaceAnalysis(name=pack, allowed_modules=["detection"], **options).det_model
+        except Exception as error:  # the download raises whatever the network stack raises
+            raise DetectorError(
+                f"insightface: model pack '{pack}' cannot be had ({type(error).__name__}: {error}); go online once, "
+                f"or put scrfd*.onnx or det_*.onnx in a folder and name it as the weights folder"
+            ) from None
+
+    def __reduce__(self):
+        return _InsightFace, (self._file, self._pack)
+
+    def detect(self, frame: np.ndarray) -> list[Face]:
+        boxes, points = self._net.detect(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        points = [None] * len(boxes) if points is None else points.astype(np.float32)
+        return [Face(b[:4].astype(np.float32), float(b[4]), p) for b, p in zip(boxes, points, strict=True)]
+
+
+# ------------------------------------------------------------------------------------------------ following a face
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """The face of a clip, frame by frame.
+
+    Attributes
+    ----------
+    crops : uint8 [n, size, size, 3]
+        Aligned RGB faces. Where none was found, the crop of the nearest frame that has one; zeros if none has.
+    found : bool [n]
+        Whether this very frame shows the face.
+    boxes : float32 [n, 4]
+        x0, y0, x1, y1 in pixels of the frame; NaN where not found.
+    landmarks : float32 [n, 5, 2]
+        Pixels of the frame; NaN where not found or the detector gives none.
+    share : float
+        Share of frames with the face, 0 to 1.
+    """
+
+    crops: np.ndarray
+    found: np.ndarray
+    boxes: np.ndarray
+    landmarks: np.ndarray
+    share: float
+
+
+def track_faces(frames: np.ndarray, detector: Detector, *, size: int = 112) -> FaceTrack:
+    """Detect, follow and align the main face of a clip.
+
+    Parameters
+    ----------
+    frames : uint8 [n, height, width, 3]
+        RGB frames in time order.
+    detector : Detector
+    size : int
+        Side of the crops in pixels.
+
+    Returns
+    -------
+    FaceTrack
+
+    Notes
+    -----
+    With landmarks, a crop is the least-squares similarity transform of the five points onto
+    :data:`ARCFACE_TEMPLATE`; without, a padded square around the box that puts them at about the same place.
+    """
+    n = len(frames)
+    chosen = _main_face([find_faces(frame, detector) for frame in frames], frames.shape[1:3])
+    crops = np.zeros((n, size, size, 3), np.uint8)
+    boxes, landmarks = np.full((n, 4), np.nan, np.float32), np.full((n, 5, 2), np.nan, np.float32)
+    found = np.array([face is not None for face in chosen], bool)
+    for index in np.flatnonzero(found):
+        face = chosen[index]
+        crops[index], boxes[index] = _crop(frames[index], face, size), face.box
+        if face.landmarks is not None:
+            landmarks[index] = face.landmarks
+    seen = np.flatnonzero(found)
+    for index in np.flatnonzero(~found) if len(seen) else ():
+        crops[index] = crops[seen[np.abs(seen - index).argmin()]]
+    return FaceTrack(crops, found, boxes, landmarks, float(found.mean()) if n else 0.0)
+
+
+def find_faces(frame: np.ndarray, detector: Detector) -> list[Face]:
+    """Faces of one frame; where there seem to be none, a second look with a border around the frame.
+
+    Detectors miss a face that fills the whole frame, because they learned faces with some surroundings. The border
+    is half the longer side of the frame. A face whose centre lies in the border is none.
+    """
+    faces = detector.detect(frame)
+    if faces:
+        return faces
+    padded, offset = _pad(frame, 0.5 * max(frame.shape[:2]) / min(frame.shape[:2]))
+    height, width = frame.shape[:2]
+    moved = [
+        Face(f.box - offset, f.score, None if f.landmarks is None else f.landmarks - offset)
+        for f in detector.detect(padded)
+    ]
+    centres = [(face.box[:2] + face.box[2:]) / 2 for face in moved]
+    return [f for f, (x, y) in zip(moved, centres, strict=True) if 0 <= x < width and 0 <= y < height]
+
+
+def _pad(frame: np.ndarray, share: float) -> tuple[np.ndarray, int]:
+    """Frame with a border of `share` of its short side, and that border in pixels; edge pixels are repeated."""
+    border = round(share * min(frame.shape[:2]))
+    return cv2.copyMakeBorder(frame, border, border, border, border, cv2.BORDER_REPLICATE), border
+
+
+_STAYS = 0.5  # worth of a face lying where the last one lay, times their overlap
+_JUMPS = 0.2  # cost of going on with a face elsewhere: worth it after a cut, not to follow a passer-by
+
+
+def _main_face(faces: Sequence[Sequence[Face]], shape: tuple[int, int]) -> list[Face | None]:
+    """The face to follow, one or none a frame.
+
+    Every choice of at most one face a frame has a worth: large, central, certain faces add to it, and so does
+    overlap with the face before; a jump costs. The best choice over the whole clip is found by dynamic programming
+    (Viterbi 1967), so one wrong answer in the first frame cannot lead the rest astray.
+    """
+    nodes = [(index, face) for index, found in enumerate(faces) for face in found]
+    chosen: list[Face | None] = [None] * len(faces)
+    if not nodes:
+        return chosen
+    when = np.array([index for index, _ in nodes])
+    boxes = np.stack([face.box for _, face in nodes])
+    overlap = _overlap(boxes, boxes)
+    link = np.where(overlap > 0.1, _STAYS * overlap, -_JUMPS)
+    worth = _prominence(boxes, np.array([face.score for _, face in nodes]), shape)
+    total, before = worth.copy(), np.full(len(nodes), -1)
+    for node in range(len(nodes)):
+        earlier = np.flatnonzero(when < when[node])
+        if len(earlier):
+            best = earlier[(total[earlier] + link[earlier, node]).argmax()]
+            gain = total[best] + link[best, node]
+            if gain > 0:
+                total[node], before[node] = worth[node] + gain, best
+    node = int(total.argmax())
+    while node >= 0:
+        chosen[when[node]] = nodes[node][1]
+        node = before[node]
+    return chosen
+
+
+def _prominence(boxes: np.ndarray, scores: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Size relative to the frame × centrality × score, float [m], 0 to 1."""
+    height, width = shape
+    side = np.sqrt(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1)) / min(height, width)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    away = np.linalg.norm((centre - (width / 2, height / 2)) / (width / 2, height / 2), axis=1)
+    return np.minimum(side, 1) * np.exp(-0.5 * away**2) * scores
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of each box of a [m, 4] with each of b [k, 4], float [m, k]."""
+    corner0 = np.maximum(a[:, None, :2], b[None, :, :2])
+    corner1 = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    both = np.clip(corner1 - corner0, 0, None).prod(-1)
+    area_a, area_b = (np.clip(x[:, 2:] - x[:, :2], 0, None).prod(-1) for x in (a, b))
+    return both / np.maximum(area_a[:, None] + area_b[None] - both, 1e-9)
+
+
+# ------------------------------------------------------------------------------------------------ aligning
+
+
+def _crop(frame: np.ndarray, face: Face, size: int) -> np.ndarray:
+    points = face.landmarks if face.landmarks is not None else _points_from_box(face.box)
+    matrix = similarity(points, ARCFACE_TEMPLATE * (size / 112))
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if scale < 0.7:  # warping does not average: shrink first, else fine detail turns into moiré
+        frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        matrix = similarity(points * scale, ARCFACE_TEMPLATE * (size / 112))
+    # edge pixels repeated beyond the frame: a black border would be the strongest edge of the crop
+    return cv2.warpAffine(frame, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _points_from_box(box: np.ndarray) -> np.ndarray:
+    side = np.sqrt(max(float((box[2] - box[0]) * (box[3] - box[1])), 1.0))
+    corner = (box[:2] + box[2:]) / 2 - side / 2
+    return corner + side * _POINTS_IN_BOX
+
+
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Least-squares rotation, scaling and shift of 2-D points, without reflection.
+
+    Parameters
+    ----------
+    source, target : float [m, 2]
+
+    Returns
+    -------
+    float64 [2, 3]
+        Affine matrix that takes `source` to `target` (Umeyama 1991; in the plane, the points as complex numbers
+        make it a linear fit of one factor).
+    """
+    z, w = (np.asarray(points, np.float64) @ (1, 1j) for points in (source, target))
+    z0, w0 = z - z.mean(), w - w.mean()
+    factor = np.vdot(z0, w0) / max(np.vdot(z0, z0).real, 1e-12)
+    shift = w.mean() - factor * z.mean()
+    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
