@@ -1,0 +1,158 @@
+"""What happens to one clip in a worker process: decoded once, its face followed, every encoder applied."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ecmf_lib.encoders.base import ClipInputs, Encoder, MissingStream
+from ecmf_lib.faces import Detector, FaceTrack, track_faces
+from ecmf_lib.media import Media, MediaError, read_media
+from ecmf_lib.shards import DONE, FAILED, MISSING, Pair, Row
+
+if TYPE_CHECKING:
+    from ecmf_lib.corpus import Clip
+
+FACTS = "clip facts"  # the part of a clip's work that is no stream: what decoding and face tracking say about it
+MEDIA = frozenset({"frames", "faces", "audio"})  # what an encoder may use that has to be decoded
+
+Result = tuple[Row, np.ndarray | None]  # with features float32 [steps, dim] where the row is "done"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip and the parts of its work that are not stored yet."""
+
+    clip: Clip
+    pairs: dict[str, Pair]  # part (stream or FACTS) → identity of its row
+    chunk: int  # number of the stretch of the manifest
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What could be got out of the files of one clip."""
+
+    media: Media | None = None
+    track: FaceTrack | None = None
+    problem: str = ""  # why there is no media
+    face_problem: str = ""  # why there is no track
+
+
+@dataclass(frozen=True)
+class ClipTask:
+    """Decode a clip and apply the encoders; whatever happens becomes a row.
+
+    Parameters
+    ----------
+    encoders : dict
+        Stream → encoder.
+    detector : Detector or None
+    n_frames : int
+        Frames sampled from a clip.
+    root : str
+        The corpus folder, left out of what is reported.
+    """
+
+    encoders: dict[str, Encoder]
+    detector: Detector | None
+    n_frames: int
+    root: str
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """What any of the encoders uses."""
+        return frozenset().union(*(encoder.uses for encoder in self.encoders.values()))
+
+    def __call__(self, job: Job) -> dict[str, Result]:
+        wanted = [self.encoders[part] for part in job.pairs if part != FACTS]
+        uses = self.uses if FACTS in job.pairs else frozenset().union(*(encoder.uses for encoder in wanted))
+        seen = self._look(job.clip, uses)
+        inputs = _inputs(job.clip, seen)
+        return {
+            part: self._facts(pair, seen) if part == FACTS else self._encode(pair, self.encoders[part], inputs, seen)
+            for part, pair in job.pairs.items()
+        }
+
+    def _look(self, clip: Clip, uses: frozenset[str]) -> _Seen:
+        if not (clip.needs_files and uses & MEDIA):
+            return _Seen()
+        try:
+            media = read_media(clip.video, clip.audio, n_frames=self.n_frames)
+        except MediaError as error:
+            return _Seen(problem=self._say(str(error)))
+        except Exception as error:
+            return _Seen(problem=self._say(f"decoding failed with {type(error).__name__}: {error}"))
+        try:
+            return _Seen(media, track_faces(media.frames, self.detector) if "faces" in uses else None)
+        except Exception as error:
+            said = f"face detector '{self.detector.name}' failed with {type(error).__name__}: {error}"
+            return _Seen(media, face_problem=self._say(said))
+
+    def _facts(self, pair: Pair, seen: _Seen) -> tuple[Row, None]:
+        problem = seen.problem or seen.face_problem
+        facts = {} if seen.problem else _describe(seen)
+        return Row(pair, FAILED if problem else DONE, problem, facts=facts), None
+
+    def _encode(self, pair: Pair, encoder: Encoder, inputs: ClipInputs, seen: _Seen) -> Result:
+        problem = seen.problem if encoder.uses & MEDIA else ""
+        if problem or (seen.face_problem and "faces" in encoder.uses):
+            problem = problem or seen.face_problem
+            return Row(pair, FAILED, problem), None
+        try:
+            features = _checked(encoder.encode(inputs), encoder, inputs.id)
+        except MissingStream as missing:
+            return Row(pair, MISSING, self._say(str(missing))), None
+        except Exception as error:
+            said = f"encoder '{encoder.name}' failed with {type(error).__name__}: {error}"
+            return Row(pair, FAILED, self._say(said)), None
+        return Row(pair), features
+
+    def _say(self, text: str) -> str:
+        """One line that is the same wherever the corpus lies and whenever it is read."""
+        text = text.replace(self.root + os.sep, "")
+        return re.sub(r"\s+", " ", re.sub(r"\b0x[0-9a-f]+", "0x…", text)).strip()[:500]
+
+
+def _inputs(clip: Clip, seen: _Seen) -> ClipInputs:
+    media, track = seen.media, seen.track
+    n = 0 if media is None else len(media.frames)
+    return ClipInputs(
+        id=clip.id,
+        frames=np.zeros((0, 0, 0, 3), np.uint8) if media is None else media.frames,
+        times=np.zeros(0) if media is None else media.times,
+        crops=np.zeros((n, 112, 112, 3), np.uint8) if track is None else track.crops,
+        found=np.zeros(n, bool) if track is None else track.found,
+        audio=np.zeros(0, np.float32) if media is None else media.audio,
+        transcript=clip.transcript,
+        language=clip.language,
+    )
+
+
+def _describe(seen: _Seen) -> dict:
+    media = seen.media
+    if media is None:
+        return {"n_frames": 0, "audio_state": "absent", "notes": "no files, only text"}
+    return {
+        "n_frames": len(media.frames),
+        "duration": round(float(media.duration), 6),
+        "fps": round(float(media.fps), 6),
+        "face_share": None if seen.track is None else float(seen.track.share),
+        "audio_state": media.audio_state,
+        "notes": "; ".join(media.notes),
+    }
+
+
+def _checked(features: np.ndarray, encoder: Encoder, id: str) -> np.ndarray:
+    """Features as rows of a shard, float32 [t, dim]; refused if they are not what the encoder declares."""
+    steps = np.asarray(features, np.float32)
+    expected = f"[{encoder.dim}]" if encoder.level == "clip" else f"[t, {encoder.dim}]"
+    if steps.ndim != (1 if encoder.level == "clip" else 2) or steps.shape[-1] != encoder.dim or not steps.size:
+        raise ValueError(f"clip '{id}', stream '{encoder.stream}': features {steps.shape}, expected {expected}")
+    bad = int((~np.isfinite(steps)).sum())
+    if bad:
+        raise ValueError(f"clip '{id}', stream '{encoder.stream}': {bad} of {steps.size} values are NaN or infinite")
+    return steps.reshape(-1, encoder.dim)

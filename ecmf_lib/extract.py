@@ -1,0 +1,336 @@
+"""From a manifest to a feature store: every clip decoded once, every encoder applied, nothing lost.
+
+Clips are decoded and encoded in worker processes; the main process alone writes, one shard for each encoder and
+stretch of the manifest (see :mod:`ecmf_lib.shards`). What is stored already, under a key made of the clip's content
+and the settings, is not computed again: a run that was interrupted continues, a changed clip is redone by itself,
+and a run in which nothing has changed reads no clip at all.
+
+The *ledger* has one row for each clip of the manifest: done, or the reason it is not.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from ecmf_lib.clip_task import FACTS, MEDIA, ClipTask, Job, Result
+from ecmf_lib.encoders.base import Encoder
+from ecmf_lib.faces import Detector
+from ecmf_lib.shards import (
+    DONE,
+    FAILED,
+    FileDigests,
+    Pair,
+    Row,
+    SetWriter,
+    StoreError,
+    digest_of,
+    slug,
+    write_table,
+)
+from ecmf_lib.store import FeatureSet, FeatureStore, describe_set
+from ecmf_lib.workers import Died, run_jobs
+
+if TYPE_CHECKING:
+    from ecmf_lib.corpus import Clip, Corpus
+
+log = logging.getLogger(__name__)
+
+_LEDGER = pa.schema(
+    [(name, pa.string()) for name in ("id", "status", "reason", "digest")]
+    + [("n_frames", pa.int64())]
+    + [(name, pa.float64()) for name in ("duration", "fps", "face_share")]
+    + [(name, pa.string()) for name in ("audio_state", "notes")]
+)
+
+
+def extract(
+    corpus: Corpus,
+    store: FeatureStore | str | Path,
+    encoders: Mapping[str, Encoder],
+    detector: Detector | None,
+    *,
+    n_frames: int = 12,
+    workers: int = 0,
+    progress: bool = True,
+    shard_size: int = 32,
+    retry_failed: bool = False,
+) -> pd.DataFrame:
+    """Features of every clip of a corpus.
+
+    Can be stopped at any moment and in any way; called again, it goes on. The store then ends up the same, byte for
+    byte, as after a run that nobody disturbed.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        May be a selection; what the store holds of the corpus's other clips stays.
+    store : FeatureStore or path
+    encoders : mapping
+        Stream → encoder of that stream. Must be picklable.
+    detector : Detector or None
+        Needed only if an encoder uses faces.
+    n_frames : int
+        Frames sampled from each clip.
+    workers : int
+        Worker processes; 0 = one for each core that this process may use.
+    progress : bool
+        Show a progress bar.
+    shard_size : int
+        Clips in a shard, and the most whose work an interruption can cost.
+    retry_failed : bool
+        Try clips again that failed with the same content and the same settings.
+
+    Returns
+    -------
+    DataFrame
+        The ledger, one row a clip in manifest order: ``id``, ``status`` ("done" or "failed"), ``reason``, ``digest``
+        (of the content), ``n_frames``, ``duration`` (s), ``fps``, ``face_share`` (of the frames, NaN if nobody looked),
+        ``audio_state``, ``notes``, and for each stream a column with "done" or the reason there are no features.
+        ``attrs["sets"]`` maps streams to the names of their sets in the store.
+
+    Raises
+    ------
+    ValueError
+        For arguments that do not fit together.
+    StoreError
+        If the store cannot be written or another process is writing into it.
+    WorkerError
+        If worker processes cannot be started at all.
+    """
+    store = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    _check(corpus, encoders, detector, n_frames, workers, shard_size)
+    task = ClipTask(dict(encoders), detector, n_frames, str(corpus.root))
+    with store.locked():
+        run = _Run(corpus, store, task, shard_size, retry_failed)
+        with tqdm(total=len(corpus), desc=corpus.name, unit="clip", disable=not progress) as run.bar:
+            cores = len(os.sched_getaffinity(0))
+            with closing(run_jobs(run.jobs(), task, workers=workers or cores)) as answers:
+                for job, results in answers:
+                    run.receive(job, results)
+        return run.finish()
+
+
+def read_ledger(store: FeatureStore | str | Path, corpus_name: str) -> pd.DataFrame:
+    """The ledger of the last complete extraction of a corpus, as :func:`extract` returned it.
+
+    Raises
+    ------
+    StoreError
+        If there is none.
+    """
+    store = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    path = _ledger_folder(store, corpus_name) / "ledger.parquet"
+    try:
+        table = pq.read_table(path)
+        frame = table.to_pandas()
+        frame.attrs = json.loads(table.schema.metadata[b"ecmf"])
+    except FileNotFoundError:
+        raise StoreError(f"{store.root}: no ledger of corpus '{corpus_name}'; extract it first") from None
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path}: damaged ledger ({error}); extract again, nothing is computed twice") from None
+    return frame
+
+
+def imported_ledger(ids: list[str], sets: Mapping[str, FeatureSet]) -> pd.DataFrame:
+    """A ledger for clips whose features were imported: nothing was decoded, so there are no facts about files.
+
+    Parameters
+    ----------
+    ids : list of str
+        Clips of the corpus.
+    sets : mapping
+        Stream → set.
+
+    Returns
+    -------
+    DataFrame
+        As from :func:`extract`; a clip is "failed" if it has features in none of the sets.
+    """
+    said = {stream: dict(zip(found.index["id"], found.index["reason"], strict=True)) for stream, found in sets.items()}
+    rows = []
+    for id in ids:
+        columns = {stream: why.get(id, "not among the imported features") or DONE for stream, why in said.items()}
+        done = DONE in columns.values()
+        reason = "" if done else "; ".join(f"{stream}: {why}" for stream, why in columns.items())
+        rows.append({"id": id, "status": DONE if done else FAILED, "reason": reason, "digest": ""} | columns)
+    ledger = _ledger_table(rows, sets).to_pandas()
+    ledger.attrs = {"sets": {stream: found.name for stream, found in sets.items()}}
+    return ledger
+
+
+def _check(corpus, encoders, detector, n_frames, workers, shard_size) -> None:
+    if not encoders:
+        raise ValueError("no encoders given; take a profile, e.g. encoders.profile('light')")
+    for stream, encoder in encoders.items():
+        if stream != encoder.stream:
+            raise ValueError(f"encoder '{encoder.name}' is for stream '{encoder.stream}', given for '{stream}'")
+        if "faces" in encoder.uses and detector is None:
+            raise ValueError(f"encoder '{encoder.name}' uses faces; give a detector, e.g. faces.get_detector('auto')")
+    for name, value, least in (("n_frames", n_frames, 1), ("workers", workers, 0), ("shard_size", shard_size, 1)):
+        if value < least:
+            raise ValueError(f"{name} = {value}; expected at least {least}")
+    twice = corpus.clips["id"][corpus.clips["id"].duplicated()]
+    if len(twice):
+        raise ValueError(f"corpus '{corpus.name}' has clip '{twice.iloc[0]}' more than once; ids must be unique")
+
+
+@dataclass
+class _Chunk:
+    """A stretch of the manifest that becomes one shard of each part."""
+
+    pairs: dict[str, list[Pair]]
+    waiting: int = 0  # clips whose results are not there yet
+    new: dict[str, dict[Pair, Result]] = field(default_factory=dict)
+
+
+class _Run:
+    """Keeps the account of one extraction: what is stored, what is under way, what is still to do."""
+
+    def __init__(self, corpus: Corpus, store: FeatureStore, task: ClipTask, shard_size: int, retry_failed: bool):
+        self.corpus, self.store, self.task, self.shard_size = corpus, store, task, shard_size
+        self.bar: tqdm | None = None
+        self.digests = FileDigests(store.root / ".cache" / "digests.jsonl")
+        self.sets = {stream: self._about(encoder) for stream, encoder in task.encoders.items()}
+        ids = corpus.clips["id"].tolist()
+        self.writers = {
+            stream: SetWriter(store.folder(about["name"]), store.scratch, ids, about, retry_failed=retry_failed)
+            for stream, about in self.sets.items()
+        }
+        if task.uses & MEDIA:
+            folder = _ledger_folder(store, corpus.name) / f"facts-{digest_of(self._settings(task.uses))[:8]}"
+            self.writers[FACTS] = SetWriter(folder, store.scratch, ids, None, retry_failed=retry_failed)
+        self.pairs: dict[str, list[Pair]] = {part: [] for part in self.writers}
+        self.clip_digests: list[str] = []
+        self.open: dict[int, _Chunk] = {}
+        self.failed = 0
+
+    def _settings(self, uses: frozenset[str]) -> dict:
+        """Settings of the run that change what an encoder gets to see."""
+        sampled = {"n_frames": self.task.n_frames} if uses & {"frames", "faces"} else {}
+        return sampled | ({"detector": self.task.detector.fingerprint} if "faces" in uses else {})
+
+    def _about(self, encoder: Encoder) -> dict:
+        corpus = {"name": self.corpus.name, "fingerprint": self.corpus.fingerprint, "clips": len(self.corpus)}
+        detector = {"detector_name": self.task.detector.name} if "faces" in encoder.uses else {}
+        return describe_set(
+            stream=encoder.stream,
+            encoder=encoder.name,
+            level=encoder.level,
+            dim=encoder.dim,
+            licence=encoder.licence,
+            corpus=corpus,
+            settings={"encoder_fingerprint": encoder.fingerprint} | self._settings(encoder.uses) | encoder.settings,
+            weights=encoder.weights,
+            feature_names=encoder.feature_names,
+            **detector,
+        )
+
+    def _chunk_of(self, clips: list[Clip]) -> _Chunk:
+        pairs: dict[str, list[Pair]] = {part: [] for part in self.writers}
+        for clip in clips:
+            media = [self.digests.of(path) if path else "" for path in (clip.video, clip.audio)]
+            text = [clip.transcript, clip.language]
+            self.clip_digests.append(digest_of(media, text)[:32])
+            for part, of_part in pairs.items():
+                uses = self.task.uses & MEDIA if part == FACTS else self.task.encoders[part].uses
+                # both files for any use of one of them: a file that cannot be read fails the clip's other streams too
+                content = [media if uses & MEDIA else None, text if "text" in uses else None]
+                made = "" if part == FACTS else self.task.encoders[part].fingerprint
+                of_part.append(Pair(clip.id, digest_of(content, self._settings(uses), made)[:32]))
+        for part, of_part in pairs.items():
+            self.pairs[part] += of_part
+        self.digests.save()
+        return _Chunk(pairs)
+
+    def jobs(self) -> Iterator[Job]:
+        """What has to be computed, in manifest order; chunks with nothing to compute are settled on the way."""
+        clips = list(self.corpus)
+        for number, start in enumerate(range(0, len(clips), self.shard_size)):
+            clips_here = clips[start : start + self.shard_size]
+            chunk = self.open[number] = self._chunk_of(clips_here)
+            jobs = []
+            for place, clip in enumerate(clips_here):
+                rows = {part: pairs[place] for part, pairs in chunk.pairs.items()}
+                todo = {part: pair for part, pair in rows.items() if self.writers[part].row(pair) is None}
+                if todo:
+                    jobs.append(Job(clip, todo, number))
+            chunk.waiting = len(jobs)
+            self.bar.update(len(clips_here) - len(jobs))
+            if not jobs:
+                self._settle(number)
+            yield from jobs
+
+    def receive(self, job: Job, results: dict[str, Result] | Died) -> None:
+        """Take the results of one clip; with the last one of its chunk, write the shards."""
+        if isinstance(results, Died):
+            reason = (
+                f"worker process died while decoding or encoding this clip, also when tried alone ({results}): out of "
+                "memory, or a crash in a decoder or encoder; look at the file, then extract with retry_failed"
+            )
+            results = {part: (Row(pair, FAILED, reason), None) for part, pair in job.pairs.items()}
+        chunk = self.open[job.chunk]
+        for part, result in results.items():
+            chunk.new.setdefault(part, {})[job.pairs[part]] = result
+        chunk.waiting -= 1
+        self.failed += any(row.state == FAILED for row, _ in results.values())
+        self.bar.set_postfix(failed=self.failed, refresh=False)
+        self.bar.update()
+        if not chunk.waiting:
+            self._settle(job.chunk)
+
+    def _settle(self, number: int) -> None:
+        chunk = self.open.pop(number)
+        for part, pairs in chunk.pairs.items():
+            if not self.writers[part].has_chunk(pairs):
+                self.writers[part].write_chunk(pairs, chunk.new.get(part, {}))
+        if chunk.new:
+            log.info("%s: %d of %d clips, %d failed", self.corpus.name, self.bar.n, self.bar.total, self.failed)
+
+    def finish(self) -> pd.DataFrame:
+        """Write the indices and the ledger, and check that every clip is accounted for."""
+        for part, writer in self.writers.items():
+            writer.finish(self.pairs[part])
+        names = {stream: about["name"] for stream, about in self.sets.items()}
+        rows = [self._ledger_row(place, clip_id) for place, clip_id in enumerate(self.corpus.clips["id"])]
+        about = {"corpus": self.corpus.name, "fingerprint": self.corpus.fingerprint, "sets": names}
+        table = _ledger_table(rows, names).replace_schema_metadata({"ecmf": json.dumps(about)})
+        write_table(_ledger_folder(self.store, self.corpus.name) / "ledger.parquet", table, self.store.scratch)
+        ledger = read_ledger(self.store, self.corpus.name)
+        if ledger["id"].tolist() != self.corpus.clips["id"].tolist() or not ledger["status"].isin([DONE, FAILED]).all():
+            raise RuntimeError(f"corpus '{self.corpus.name}': {len(self.corpus)} clips in, {len(ledger)} accounted for")
+        return ledger
+
+    def _ledger_row(self, place: int, clip_id: str) -> dict:
+        rows = {part: writer.row(self.pairs[part][place]) for part, writer in self.writers.items()}
+        facts = rows.pop(FACTS, None)
+        problems = [facts.reason] if facts and facts.state == FAILED else []
+        problems += [f"stream '{stream}': {row.reason}" for stream, row in rows.items() if row.state == FAILED]
+        return {
+            "id": clip_id,
+            "status": FAILED if problems else DONE,
+            "reason": problems[0] if problems else "",
+            "digest": self.clip_digests[place],
+            **(facts.facts if facts else {}),
+            **{stream: row.reason or DONE for stream, row in rows.items()},
+        }
+
+
+def _ledger_folder(store: FeatureStore, corpus_name: str) -> Path:
+    return store.root / "ledgers" / f"{slug(corpus_name)}-{digest_of(corpus_name)[:8]}"
+
+
+def _ledger_table(rows: list[dict], streams: Mapping[str, object]) -> pa.Table:
+    schema = pa.schema([*_LEDGER, *((stream, pa.string()) for stream in streams)])
+    return pa.Table.from_pylist([{"n_frames": 0, "audio_state": "", "notes": ""} | row for row in rows], schema=schema)

@@ -1,0 +1,346 @@
+"""Shards: files with the features of some clips, written so that no interruption can tear them.
+
+A shard holds the features of some clips, all time steps below each other in one tensor ``features`` [steps, dim], and
+its own rows in the file's metadata. So a shard is complete in itself: it appears by one rename after everything in it
+has reached the disk, and an index can be made again from the shards alone. A shard is named by a hash of the ids
+and *keys* of its clips. A key stands for everything that the features depend on (content of the input, encoder,
+settings), so the same clips with the same input have the same shard, byte for byte, however often a run was
+interrupted, and nothing that depends on the clock is stored.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from stat import S_ISREG
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+DONE, MISSING, FAILED = "done", "missing", "failed"
+
+
+class StoreError(ValueError):
+    """Something in a feature store is absent, damaged or in use; the message says what and how to mend it."""
+
+
+class Pair(NamedTuple):
+    """What identifies a row: the clip, and all that its features depend on."""
+
+    id: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a set knows of one clip.
+
+    Attributes
+    ----------
+    pair : Pair
+    state : str
+        ``"done"`` (there are features), ``"missing"`` (the clip has nothing for this stream) or ``"failed"``.
+    reason : str
+        Why there are no features; empty when done.
+    offset, length : int
+        First time step in the shard's tensor and number of steps; length 0 without features.
+    facts : dict
+        JSON-able remarks on the clip, such as its duration.
+    """
+
+    pair: Pair
+    state: str = DONE
+    reason: str = ""
+    offset: int = 0
+    length: int = 0
+    facts: dict = field(default_factory=dict)
+
+
+def digest_of(*parts: object) -> str:
+    """64 hex digits of JSON-able parts (sha256); the same on every machine."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def slug(text: str) -> str:
+    """A text from anywhere as part of a file name: ASCII letters, digits, ``.``, ``_``, ``-``; at most 48 of them."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:48] or "unnamed"
+
+
+def write_file(path: Path, content: bytes, scratch: Path) -> None:
+    """Write a file so that, whatever happens, the old content, the new content or nothing is there.
+
+    Parameters
+    ----------
+    scratch : Path
+        Folder on the same file system in which the content grows before it is renamed.
+
+    Raises
+    ------
+    StoreError
+        If the disk is full or the folder cannot be written.
+    """
+    if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir(parents=True, exist_ok=True)
+        growing = scratch / f"{os.getpid()}-{path.name}"
+        try:
+            with open(growing, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(growing, path)
+        finally:
+            growing.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself has to reach the disk too
+        finally:
+            os.close(folder)
+    except OSError as error:
+        mend = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make the folder writable"
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror}); {mend} and run again, what is done stays done"
+        ) from error
+
+
+def write_table(path: Path, table: pa.Table, scratch: Path) -> None:
+    """Write a parquet file as :func:`write_file` does."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    write_file(path, buffer.getvalue(), scratch)
+
+
+def shard_name(pairs: Sequence[Pair]) -> str:
+    """File name of the shard with exactly these rows in this order."""
+    return digest_of(*pairs)[:16] + ".safetensors"
+
+
+def pack_shard(rows: Sequence[Row], steps: np.ndarray | None) -> bytes:
+    """The content of a shard file.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+    steps : float array [steps, dim] or None
+        Features of all rows below each other; None for rows that only carry facts.
+    """
+    listed = [[*row.pair, row.state, row.reason, row.offset, row.length, row.facts] for row in rows]
+    tensors = {} if steps is None else {"features": np.ascontiguousarray(steps)}
+    digest = hashlib.sha256(b"" if steps is None else tensors["features"].tobytes()).hexdigest()
+    # one metadata entry only: safetensors writes several in an order that changes from run to run
+    return save(tensors, metadata={"ecmf": json.dumps({"rows": listed, "sha256": digest}, ensure_ascii=False)})
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a shard file.
+
+    Raises
+    ------
+    StoreError
+        If the file is torn, damaged or no shard.
+    """
+    try:
+        with safe_open(path, "numpy") as file:  # compares the length of the file with what its header promises
+            stored = json.loads(file.metadata()["ecmf"])
+        return [Row(Pair(id_, key), *rest) for id_, key, *rest in stored["rows"]]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path}: damaged shard ({error}); delete it and extract again") from None
+
+
+_INDEX = pa.schema(
+    [(name, pa.string()) for name in ("id", "key", "state", "reason", "shard")]
+    + [(name, pa.int64()) for name in ("offset", "length")]
+)
+
+
+def index_table(places: Iterable[tuple[str, Row]]) -> pa.Table:
+    rows = [
+        {"id": r.pair.id, "key": r.pair.key, "state": r.state, "reason": r.reason}
+        | {"shard": shard, "offset": r.offset, "length": r.length}
+        for shard, r in places
+    ]
+    return pa.Table.from_pylist(rows, schema=_INDEX)
+
+
+class SetWriter:
+    """Adds shards to one set. The caller holds the store's lock.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the set (or of a ledger, whose rows only carry facts).
+    scratch : Path
+        Folder in which files grow before they are renamed, see :func:`write_file`.
+    ids : iterable of str
+        All clips of this run. Rows of other clips, from a run over more of the corpus, are kept as they are.
+    about : dict or None
+        Content of ``set.json``; None for a ledger.
+    retry_failed : bool
+        Treat rows in state ``"failed"`` as if they were not there.
+    keep_others : bool
+        False: what this run does not bring is removed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        scratch: Path,
+        ids: Iterable[str],
+        about: dict | None,
+        *,
+        retry_failed: bool = False,
+        keep_others: bool = True,
+    ):
+        self._folder, self._shards, self._scratch = folder, folder / "shards", scratch
+        self._about = about
+        self._changed = False
+        self._rows: dict[str, dict[Pair, Row]] = {}  # of each shard that is whole
+        self._where: dict[Pair, str] = {}  # the shard whose row counts
+        self._found = set(self._shards.glob("*"))
+        for path in sorted(self._found):
+            try:
+                rows = read_rows(path)
+            except StoreError:
+                continue  # torn: as if it were not there, and removed at the end
+            usable = {row.pair: row for row in rows if not (retry_failed and row.state == FAILED)}
+            self._rows[path.name] = usable
+            self._where = dict.fromkeys(usable, path.name) | self._where
+        self._kept = self._others(set(ids)) if keep_others else []
+        if about is not None and not (folder / "set.json").exists():
+            self._describe()  # so that what is done can be read before the run is over
+
+    def row(self, pair: Pair) -> Row | None:
+        """What is stored for this pair, if anything."""
+        return self._rows[self._where[pair]][pair] if pair in self._where else None
+
+    def has_chunk(self, pairs: Sequence[Pair]) -> bool:
+        """Whether all of these rows are stored where they belong."""
+        if not all(pair in self._where for pair in pairs):
+            return False
+        name = shard_name(pairs)
+        if name in self._rows:
+            self._where |= dict.fromkeys(pairs, name)
+            return True
+        # with clips of a larger run in the set, what is there stays where it is: nothing is rewritten for a selection
+        return bool(self._kept)
+
+    def write_chunk(self, pairs: Sequence[Pair], new: Mapping[Pair, tuple[Row, np.ndarray | None]]) -> None:
+        """Write the shard of these rows; what is not in `new` is copied from where it is stored now."""
+        rows, parts, offset = [], [], 0
+        for pair in pairs:
+            row, steps = new[pair] if pair in new else self._stored(pair)
+            length = 0 if steps is None else len(steps)
+            rows.append(replace(row, offset=offset if length else 0, length=length))
+            parts += [steps] if length else []
+            offset += length
+        name = shard_name(pairs)
+        write_file(self._shards / name, pack_shard(rows, self._join(parts)), self._scratch)
+        self._changed = True
+        self._rows[name] = {row.pair: row for row in rows}
+        self._where |= dict.fromkeys(pairs, name)
+
+    def finish(self, pairs: Sequence[Pair]) -> None:
+        """Write the index for all clips of the run, in this order, and those kept; remove what is not needed."""
+        live = [*pairs, *self._kept]
+        if self._about is not None and (self._changed or not self._kept):
+            table = index_table((self._where[pair], self.row(pair)) for pair in live)
+            write_table(self._folder / "index.parquet", table, self._scratch)
+            self._describe()
+        for path in self._found - {self._shards / self._where[pair] for pair in live}:
+            path.unlink()
+
+    def _stored(self, pair: Pair) -> tuple[Row, np.ndarray | None]:
+        row = self.row(pair)
+        if not row.length:
+            return row, None
+        with safe_open(self._shards / self._where[pair], "numpy") as file:
+            return row, file.get_slice("features")[row.offset : row.offset + row.length]
+
+    def _join(self, parts: list[np.ndarray]) -> np.ndarray | None:
+        if self._about is None:
+            return None
+        return np.concatenate(parts) if parts else np.zeros((0, self._about["dim"]), np.float32)
+
+    def _others(self, ids: set[str]) -> list[Pair]:
+        """Rows of clips that this run does not know: those the index counts, else any (a first run not finished)."""
+        try:
+            index = pq.read_table(self._folder / "index.parquet", columns=["id", "key"]).to_pylist()
+        except (OSError, pa.ArrowException):
+            index = []
+        candidates = [Pair(row["id"], row["key"]) for row in index] + sorted(self._where)
+        kept: dict[str, Pair] = {}
+        for pair in candidates:
+            if pair.id not in ids and pair in self._where:
+                kept.setdefault(pair.id, pair)
+        return list(kept.values())
+
+    def _describe(self) -> None:
+        text = json.dumps(self._about, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        write_file(self._folder / "set.json", text.encode(), self._scratch)
+
+
+class FileDigests:
+    """Content digests of files, remembered as long as a file looks unchanged.
+
+    Parameters
+    ----------
+    memory : Path
+        Text file with one line of JSON a digest; only ever added to, a torn last line is ignored.
+    """
+
+    def __init__(self, memory: Path):
+        self._memory = memory
+        self._known: dict[str, list] = {}
+        self._new: list[str] = []
+        try:
+            lines = memory.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            lines = []
+        for line in lines:
+            try:
+                path, *known = json.loads(line)
+                self._known[path] = known
+            except (ValueError, TypeError):
+                continue
+
+    def of(self, path: Path) -> str:
+        """sha256 of the content; for what is not there or cannot be read, a text that says so."""
+        try:
+            stat = os.stat(path)
+            looks = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            known = self._known.get(str(path))
+            if known and known[:-1] == looks:
+                return known[-1]
+            if not S_ISREG(stat.st_mode):
+                return "not a file"
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            return f"unreadable: {error.strerror}"
+        # a file written a moment ago can change again without looking different: clocks of file systems are coarse
+        if time.time_ns() - max(looks[1:]) > 2_000_000_000:
+            self._known[str(path)] = [*looks, digest]
+            self._new.append(json.dumps([str(path), *looks, digest]))
+        return digest
+
+    def save(self) -> None:
+        """Add what is new to the memory."""
+        if self._new:
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._memory, "a", encoding="utf-8") as file:
+                file.write("\n".join(self._new) + "\n")
+            self._new = []

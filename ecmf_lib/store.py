@@ -1,0 +1,302 @@
+"""Features on disk: sets of safetensors shards, each with a parquet index.
+
+One *set* is what one encoder made of one corpus, in a folder of its own::
+
+    <store>/sets/<corpus>__<stream>__<encoder>-<digits>/
+        set.json               encoder, settings, corpus, fingerprints, licence
+        index.parquet          one row a clip: where its features lie, or why there are none
+        shards/<name>.safetensors
+    <store>/ledgers/           what became of each clip, see ecmf_lib.extract
+    <store>/.cache, .lock      digests of input files, files being written; not part of the content
+
+How shards are written is in :mod:`ecmf_lib.shards`, who writes them in :mod:`ecmf_lib.extract` (from clips) and
+:mod:`ecmf_lib.interchange` (from other tools' features).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+
+from ecmf_lib.shards import DONE, StoreError, digest_of, index_table, read_rows, slug
+
+FORMAT = 1  # of the files in a store; raised when older ones can no longer be read
+_LIBRARIES = ("av", "numpy", "opencv-python", "opensmile", "safetensors", "scikit-image", "torch")
+_SET_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+_POOLS = {"mean": lambda steps: steps.mean(axis=0, dtype=np.float64), "max": lambda steps: steps.max(axis=0)}
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that features can depend on."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_set(
+    *, stream: str, encoder: str, level: str, dim: int, licence: str, settings: dict, corpus: dict, **more
+) -> dict:
+    """Content of ``set.json``, with the set's name and fingerprint.
+
+    Parameters
+    ----------
+    settings : dict
+        JSON-able; all that changes the features apart from the input. Other settings are another set.
+    corpus : dict
+        ``name``, ``fingerprint``, ``clips`` (count). Only the name tells sets apart, so that a corpus may grow.
+    **more
+        Further JSON-able entries.
+    """
+    digits = digest_of(corpus["name"], stream, encoder, settings)[:8]
+    return {
+        "format": FORMAT,
+        "name": f"{slug(corpus['name'])}__{slug(stream)}__{slug(encoder)}-{digits}",
+        "fingerprint": digest_of(stream, encoder, settings, corpus)[:16],
+        "stream": stream,
+        "encoder": encoder,
+        "level": level,
+        "dim": dim,
+        "licence": licence,
+        "settings": settings,
+        "corpus": corpus,
+        "libraries": library_versions(),
+        **more,
+    }
+
+
+class FeatureSet:
+    """What one encoder made of one corpus, read only. Features stay on disk until they are asked for.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the set, see :meth:`FeatureStore.open`.
+
+    Attributes
+    ----------
+    name, stream, encoder, level, licence : str
+        ``level`` is ``"clip"`` (one vector a clip) or ``"frame"`` (one a time step).
+    dim : int
+    about : dict
+        All of ``set.json``.
+    index : DataFrame
+        One row a clip, in corpus order: ``id, key, state, reason, shard, offset, length``.
+    ids : list of str
+        Clips that have features.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.about = _read_about(self.folder)
+        self.name, self.stream, self.encoder = (self.about[k] for k in ("name", "stream", "encoder"))
+        self.level, self.licence, self.dim = (self.about[k] for k in ("level", "licence", "dim"))
+        self.index = _read_index(self.folder)
+        done = self.index[self.index["state"] == DONE]
+        self.ids: list[str] = done["id"].tolist()
+        self._at = dict(zip(done["id"], done[["shard", "offset", "length"]].itertuples(index=False), strict=True))
+        self._open = lru_cache(maxsize=256)(self._map)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        size = f"{self.dim}" if self.level == "clip" else f"t × {self.dim}"
+        return f"FeatureSet({self.name}: {len(self)} of {len(self.index)} clips, {size})"
+
+    def get(self, id: str) -> np.ndarray:
+        """Features of one clip: [dim] at clip level, [t, dim] at frame level, in the stored type.
+
+        Raises
+        ------
+        StoreError
+            If the set has none for this clip; the message gives the recorded reason.
+        """
+        if id not in self._at:
+            known = self.index.loc[self.index["id"] == id, "reason"]
+            why = known.iloc[0] if len(known) else "the set does not know this clip; extract or import it first"
+            raise StoreError(f"set '{self.name}' has no features of clip '{id}': {why}")
+        shard, offset, length = self._at[id]
+        steps = self._open(shard)[offset : offset + length]
+        return steps[0] if self.level == "clip" else steps
+
+    def matrix(self, ids: Sequence[str], pool: str = "mean") -> tuple[np.ndarray, np.ndarray]:
+        """Features of many clips, one vector each.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            Clips, in the order of the result. Those without features give zeros.
+        pool : {"mean", "max"}
+            How the time steps of a frame-level set become one vector.
+
+        Returns
+        -------
+        features : float32 [n, dim]
+        present : bool [n]
+            Whether the clip has features in this set.
+
+        Raises
+        ------
+        StoreError
+            If not a single one of the ids is known to the set: then the set is of another corpus.
+        """
+        if pool not in _POOLS:
+            raise ValueError(f"pool '{pool}' is not known; choose from {', '.join(_POOLS)}")
+        if len(ids) and not set(ids) & set(self.index["id"]):
+            mine = self.index["id"].iloc[0] if len(self.index) else "none at all"
+            raise StoreError(
+                f"set '{self.name}' knows none of the {len(ids)} clips asked for, such as '{ids[0]}'; "
+                f"its own ids look like '{mine}'. Open the set of this corpus"
+            )
+        features = np.zeros((len(ids), self.dim), np.float32)
+        present = np.array([id in self._at for id in ids], bool)
+        # shard by shard, so that each is mapped once whatever the order of the ids
+        for place in sorted(np.flatnonzero(present), key=lambda place: self._at[ids[place]].shard):
+            steps = self.get(ids[place])
+            features[place] = steps if self.level == "clip" else _POOLS[pool](steps.astype(np.float32, copy=False))
+        return features, present
+
+    def verify(self) -> list[str]:
+        """Read every shard and compare it with its checksum; the damaged ones, each with its reason."""
+        bad = []
+        for shard in sorted(set(self.index["shard"])):
+            path = self.folder / "shards" / shard
+            try:
+                with safe_open(path, "numpy") as file:
+                    promised = json.loads(file.metadata()["ecmf"])["sha256"]
+                    if hashlib.sha256(file.get_tensor("features").tobytes()).hexdigest() != promised:
+                        bad.append(f"{path}: content differs from its checksum; delete the file and extract again")
+            except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+                bad.append(f"{path}: damaged shard ({error}); delete the file and extract again")
+        return bad
+
+    def _map(self, shard: str):
+        path = self.folder / "shards" / shard
+        try:
+            return safe_open(path, "numpy").get_slice("features")
+        except (SafetensorError, OSError) as error:
+            raise StoreError(
+                f"{path}: cannot be read ({error}); "
+                "open the set again if an extraction ran meanwhile, else extract again"
+            ) from None
+
+
+def _read_about(folder: Path) -> dict:
+    path = folder / "set.json"
+    try:
+        about = json.loads(path.read_text("utf-8"))
+        missing = {"name", "stream", "encoder", "level", "licence", "dim", "corpus"} - about.keys()
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}); expected a feature set, extract again") from None
+    except (ValueError, AttributeError):
+        raise StoreError(f"{path}: not the JSON of a feature set; delete the folder and extract again") from None
+    if missing or about.get("format") != FORMAT:
+        raise StoreError(f"{path}: not a feature set of format {FORMAT}; delete the folder and extract again")
+    return about
+
+
+def _read_index(folder: Path) -> pd.DataFrame:
+    """Index of a set; of one whose extraction did not end, the rows that are there already."""
+    path = folder / "index.parquet"
+    try:
+        return pq.read_table(path).to_pandas()
+    except FileNotFoundError:
+        shards = sorted((folder / "shards").glob("*.safetensors"))
+        table = index_table((shard.name, row) for shard in shards for row in read_rows(shard)).to_pandas()
+        return table.drop_duplicates("id", ignore_index=True)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{path}: damaged ({error}); delete the file and extract again") from None
+
+
+class FeatureStore:
+    """A folder with feature sets.
+
+    Parameters
+    ----------
+    root : path
+        Made when something is first written.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        self.scratch = self.root / ".cache" / "writing"
+
+    def folder(self, name: str) -> Path:
+        """Where the set of this name lies or will lie; StoreError for what cannot be the name of a set."""
+        if not _SET_NAME.fullmatch(name):
+            raise StoreError(f"{self.root}: no set can be called {name!r}; see the column 'name' of sets()")
+        return self.root / "sets" / name
+
+    def sets(self) -> pd.DataFrame:
+        """One row a set: name, corpus, stream, encoder, dim, level, clips, without, licence, fingerprint.
+
+        ``clips`` have features, ``without`` have none (the set's index says why).
+        """
+        rows = []
+        for folder in sorted(path.parent for path in (self.root / "sets").glob("*/set.json")):
+            found = FeatureSet(folder)
+            listed = {name: found.about[name] for name in ("name", "stream", "encoder", "dim", "level")}
+            counts = {"clips": len(found), "without": len(found.index) - len(found)}
+            last = {"licence": found.licence, "fingerprint": found.about["fingerprint"]}
+            rows.append(listed | {"corpus": found.about["corpus"]["name"]} | counts | last)
+        order = "name corpus stream encoder dim level clips without licence fingerprint".split()
+        return pd.DataFrame(rows, columns=order)
+
+    def open(self, name: str) -> FeatureSet:
+        """The set of this name (the column ``name`` of :meth:`sets`).
+
+        Raises
+        ------
+        StoreError
+            If there is none, or it cannot be read.
+        """
+        folder = self.folder(name)
+        if not (folder / "set.json").is_file():
+            there = [path.parent.name for path in sorted((self.root / "sets").glob("*/set.json"))]
+            listed = ", ".join(there) or "none yet, extract first"
+            raise StoreError(f"{self.root}: no set '{name}'; there are: {listed}")
+        return FeatureSet(folder)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the store for writing; the lock goes with the process, however that ends.
+
+        Raises
+        ------
+        StoreError
+            If another process is writing into this store.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / ".lock", "a+", encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                raise StoreError(
+                    f"{self.root}: process {file.read().strip() or '?'} is writing into this store; "
+                    "wait for it to end, or give another store"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            for left in self.scratch.glob("*"):  # of a process that was killed while it wrote
+                left.unlink()
+            yield

@@ -1,0 +1,194 @@
+"""Run jobs in worker processes, where a job may take its whole process down.
+
+``concurrent.futures`` gives up the pool when one process dies and does not say which job it was working on. Here
+every worker has a pipe of its own, so the job is known. It gets a second chance alone, because a process can also be
+killed for the memory that its neighbours use.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection
+from typing import TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+# spawn: a forked copy of a process with threads (BLAS, torch, Jupyter) can hang
+_SPAWN = multiprocessing.get_context("spawn")
+# read once by each library when it is first imported, so they have to be set before the process starts
+_ONE_THREAD = {
+    name: "1"
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+}
+
+
+class WorkerError(RuntimeError):
+    """Worker processes cannot be started at all, whatever the job."""
+
+
+@dataclass(frozen=True)
+class Died:
+    """In place of a result: the process died on this job twice, the second time alone."""
+
+    exitcode: int  # negative: the signal that ended it
+
+    def __str__(self) -> str:
+        if self.exitcode >= 0:
+            return f"exit code {self.exitcode}"
+        return f"signal {-self.exitcode}, {signal.strsignal(-self.exitcode)}"
+
+
+def run_jobs(
+    jobs: Iterable[Job], task: Callable[[Job], Result], *, workers: int
+) -> Iterator[tuple[Job, Result | Died]]:
+    """Apply a task to jobs in parallel; results come as they are ready.
+
+    At most `workers` jobs are taken from `jobs` before one of them is answered, so memory stays bounded. Processes
+    are started only when there are jobs for them, each limited to one thread.
+
+    Parameters
+    ----------
+    jobs : iterable
+        Picklable jobs; read lazily.
+    task : callable
+        Picklable; answers every job and raises nothing.
+    workers : int
+        Most processes at a time.
+
+    Yields
+    ------
+    (job, result)
+        `result` is a :class:`Died` where the job ended its process.
+
+    Raises
+    ------
+    WorkerError
+        If a worker cannot even receive the task.
+    """
+    jobs = iter(jobs)
+    idle: list[_Worker] = []
+    busy: dict[connection.Connection, _Worker] = {}
+    suspects: deque[Job] = deque()  # a process died on them once
+
+    def start(job: Job, alone: bool) -> None:
+        worker = idle.pop() if idle else _Worker(task)
+        busy[worker.pipe] = worker
+        worker.give(job, alone)
+
+    try:
+        while True:
+            while not suspects and len(busy) < workers:
+                try:
+                    start(next(jobs), alone=False)
+                except StopIteration:
+                    break
+            if suspects and not busy:
+                start(suspects.popleft(), alone=True)
+            if not busy:
+                return
+            for pipe in connection.wait(list(busy)):
+                worker = busy.pop(pipe)
+                result = worker.answer()
+                if not isinstance(result, Died):
+                    idle.append(worker)
+                elif not worker.alone:
+                    suspects.append(worker.job)
+                    continue
+                yield worker.job, result
+    finally:
+        for worker in [*idle, *busy.values()]:
+            worker.stop()
+
+
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self, task: Callable):
+        self.pipe, theirs = _SPAWN.Pipe()
+        self.process = _SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
+        with _environment(_ONE_THREAD):
+            self.process.start()
+        theirs.close()  # so that the pipe ends when the process does
+        self.started = False
+        self._send(task)
+
+    def give(self, job: object, alone: bool) -> None:
+        self.job, self.alone = job, alone
+        self._send(job)
+
+    def answer(self) -> object:
+        """The result of the job, or how the process died. Called when the pipe has something to say."""
+        try:
+            if not self.started:
+                trouble = self.pipe.recv()
+                if trouble:
+                    raise WorkerError(f"a worker process could not start:\n{trouble}")
+                self.started = True
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            self.pipe.close()
+            return Died(self.process.exitcode)
+
+    def stop(self) -> None:
+        self.pipe.close()
+        self.process.terminate()
+        self.process.join()
+
+    def _send(self, message: object) -> None:
+        try:
+            self.pipe.send(message)
+        except OSError:
+            pass  # the process is gone already; answer() finds that out
+
+
+def _serve(pipe: connection.Connection) -> None:
+    """Life of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then stops this one
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    try:
+        task = pipe.recv()
+    except EOFError:
+        return
+    except Exception:
+        pipe.send(traceback.format_exc())
+        return
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    pipe.send("")
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(task(job))
+
+
+def _leave_with_parent() -> None:
+    """A main process that was killed cannot stop its workers; they end by themselves, also in the middle of a job."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
