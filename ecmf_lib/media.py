@@ -1,7 +1,7 @@
 """A clip file in, sampled frames and mono 16 kHz audio out, in one decode pass with PyAV.
 
 Frames are chosen by their time stamps, not by their index, so variable and non-integer frame rates are sampled
-evenly in time. The stamps come from reading the packets first, which decodes nothing: what a header says about
+evenly in time. The stamps come from reading the packets first, which decodes nothing; what a header says about
 duration and frame count is often wrong or missing, and never needed here. Memory stays bounded: of a long video
 only the chosen frames are kept, already scaled down.
 
@@ -194,11 +194,22 @@ def _open(path: Path) -> av.container.InputContainer:
     return container
 
 
-def _moving_picture(container) -> av.VideoStream | None:
-    """Best video stream that is no cover image; None if there is none."""
-    real = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    best = container.streams.best("video")
-    return best if best in real else (real[0] if real else None)
+def _stream(container, kind: str, notes: list[str]):
+    """The stream of a kind ("video", "audio") to read, None if there is none; cover images are no video."""
+    streams = [s for s in container.streams if s.type == kind]
+    streams = [s for s in streams if not s.disposition & av.stream.Disposition.attached_pic]
+    known = [s for s in streams if s.codec_context is not None]
+    if len(known) < len(streams):
+        _note(notes, f"{len(streams) - len(known)} {kind} stream(s) in an unknown codec, not read")
+    if len(known) > 1:
+        _note(notes, f"{len(known)} {kind} streams, one of them is used")
+    best = container.streams.best(kind)
+    return best if best in known else (known[0] if known else None)
+
+
+def _note(notes: list[str], note: str) -> None:
+    if note not in notes:  # a file is opened twice
+        notes.append(note)
 
 
 def _packets(container, streams, notes: list[str]) -> Iterator[av.Packet]:
@@ -206,9 +217,7 @@ def _packets(container, streams, notes: list[str]) -> Iterator[av.Packet]:
     try:
         yield from container.demux(streams)
     except av.error.FFmpegError as error:
-        note = f"the file breaks off early ({error.strerror})"
-        if note not in notes:
-            notes.append(note)
+        _note(notes, f"the file breaks off early ({error.strerror})")
 
 
 def _start(container) -> float:
@@ -218,23 +227,31 @@ def _start(container) -> float:
 # ------------------------------------------------------------------------------------------------ choosing
 
 
-def _time_stamps(path: Path, notes: list[str]) -> np.ndarray:
+def _time_stamps(path: Path, notes: list[str], rate: float) -> np.ndarray:
     """Time of every frame, float64 [m] s from the start, sorted; read from the packets without decoding."""
     with _open(path) as container:
-        stream, start = _moving_picture(container), _start(container)
-        stamps = []
+        stream, start = _stream(container, "video", notes), _start(container)
+        count, stamps = 0, []
         for packet in _packets(container, stream, notes):
             stamp = packet.dts if packet.pts is None else packet.pts
+            count += packet.size > 0
             if packet.size and stamp is not None and not packet.is_discard:
                 stamps.append(float(stamp * packet.time_base) - start)
+    if not stamps:  # a bare stream without container: all there is to go by is its nominal rate
+        return np.arange(count) / rate
     return np.unique(np.array(stamps, np.float64))
+
+
+def _frame_gap(times: np.ndarray, rate: float) -> float:
+    """Mean time between frames in s, which is also taken for the time that the last one is shown."""
+    return float((times[-1] - times[0]) / (len(times) - 1)) if len(times) > 1 else 1 / rate
 
 
 def _spread(times: np.ndarray, n: int) -> np.ndarray:
     """Of the frame times [m], those on screen at the middle of n equal stretches; at most n, none twice."""
     if len(times) <= n:
         return times
-    end = times[-1] + np.median(np.diff(times))
+    end = times[-1] + _frame_gap(times, rate=25)
     middles = times[0] + (np.arange(n) + 0.5) / n * (end - times[0])
     shown = np.searchsorted(times, middles + _STAMP_TOLERANCE, side="right") - 1
     return times[np.unique(shown)]
@@ -246,15 +263,15 @@ def _spread(times: np.ndarray, n: int) -> np.ndarray:
 def _decode(path: Path, decoded: _Decoded, *, n_frames: int, max_side: int, sound: bool) -> None:
     """Decode one file into `decoded`; `n_frames` = 0 ignores its pictures, `sound` = False its audio."""
     with _open(path) as container:
-        picture = _moving_picture(container) if n_frames else None
-        track = container.streams.best("audio") if sound else None
+        picture = _stream(container, "video", decoded.notes) if n_frames else None
+        track = _stream(container, "audio", decoded.notes) if sound else None
         if picture is None and track is None:
+            wanted = " or ".join(["video"] * bool(n_frames) + ["audio"] * sound)
             kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-            raise MediaError(path, f"no video or audio in the file (it holds: {kinds})", "give the media file itself")
+            reason = "; ".join([f"no {wanted} that can be read (the file holds: {kinds})", *decoded.notes])
+            raise MediaError(path, reason, "give a media file in a common codec, such as H.264 with AAC")
         frames = _Frames(path, picture, decoded, n_frames, max_side, _start(container)) if picture else None
         mono = _Mono(path, decoded) if track else None
-        if sound and len(container.streams.audio) > 1:
-            decoded.notes.append(f"{len(container.streams.audio)} audio tracks, the default one is used")
         broken = 0
         for packet in _packets(container, [s for s in (picture, track) if s], decoded.notes):
             sink = frames if packet.stream is picture else mono
@@ -271,6 +288,10 @@ def _decode(path: Path, decoded: _Decoded, *, n_frames: int, max_side: int, soun
             frames.close()
         if mono:
             mono.close()
+        promised = (container.duration or 0) / av.time_base
+        there = max(decoded.video_end, sum(block.size for block in decoded.samples) / SAMPLE_RATE)
+        if promised > 1.1 * there + 0.5:
+            decoded.notes.append(f"the header of {path.name} promises {promised:.2f} s, {there:.2f} s are there")
 
 
 class _Frames:
@@ -283,17 +304,16 @@ class _Frames:
         self.rate = float(stream.average_rate or 25)
         self.reformatter = VideoReformatter()
         self.size: tuple[int, int] | None = None
-        times = _time_stamps(path, decoded.notes)
+        times = _time_stamps(path, decoded.notes, self.rate)
         if len(times) and times[-1] - times[0] > MAX_SECONDS:
-            raise MediaError(path, f"{times[-1] / 60:.0f} minutes long", "cut it into clips of one utterance first")
+            raise MediaError(
+                path, f"{times[-1] / 60:.0f} minutes long", "cut it into clips first, or mend its time stamps"
+            )
         self.wanted = list(_spread(times, n_frames))
         self.seen = self.taken = 0
-        gap = float(np.median(np.diff(times))) if len(times) > 1 else 1 / self.rate
-        decoded.fps = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else self.rate
+        gap = _frame_gap(times, self.rate)
+        decoded.fps = 1 / gap
         decoded.video_end = float(times[-1] - min(times[0], 0)) + gap if len(times) else 0.0
-        promised = float(stream.duration * stream.time_base) if stream.duration else 0.0
-        if promised > 1.1 * decoded.video_end + 0.5:
-            decoded.notes.append(f"the header promises {promised:.2f} s of video, {decoded.video_end:.2f} s are there")
 
     @property
     def complete(self) -> bool:
