@@ -237,7 +237,9 @@ def export_npy_folder(features: FeatureSet, folder: str | Path, level: str = "UT
     growing.mkdir(parents=True)
     for id in features.ids:
         steps = np.atleast_2d(features.get(id)).astype(np.float32)
-        np.save(growing / _file_name(id), steps if level == "FRA" else steps.mean(axis=0, dtype=np.float64).astype("f4"))
+        if level == "UTT":
+            steps = steps.mean(axis=0, dtype=np.float64).astype(np.float32)
+        np.save(growing / _file_name(id), steps)
     growing.rename(target)
     return target
 
@@ -266,7 +268,7 @@ def _checked_ids(ids: Sequence[str], source: str) -> list[str]:
     ids = [str(id) for id in ids]
     twice = [id for id, count in Counter(ids).items() if count > 1]
     if twice:
-        raise StoreError(f"{source}: {len(twice)} id(s) more than once, such as '{twice[0]}'; one row a clip is expected")
+        raise StoreError(f"{source}: {len(twice)} id(s) more than once, such as '{twice[0]}'; expected one row a clip")
     if not ids:
         raise StoreError(f"{source}: no clips; expected one row a clip")
     return ids
@@ -278,11 +280,11 @@ def _as_steps(given: np.ndarray | Sequence[np.ndarray], stream: str, count: int)
     if level == "clip" and given.ndim != 2:
         raise StoreError(f"stream '{stream}': array of shape {given.shape}; expected [clips, dim]")
     if len(given) != count:
-        raise StoreError(f"stream '{stream}': {len(given)} rows for {count} ids; expected one a clip, in the same order")
+        raise StoreError(f"stream '{stream}': {len(given)} rows for {count} ids; expected one for each, in order")
     arrays = [_as_float(row, f"stream '{stream}'") for row in (given[:, None] if level == "clip" else given)]
     shapes = Counter(array.shape[1:] for array in arrays)
     if len(shapes) != 1 or arrays[0].ndim != 2 or not arrays[0].shape[1]:
-        raise StoreError(f"stream '{stream}': shapes of time steps are {sorted(shapes)}; expected [t, dim], dim the same")
+        raise StoreError(f"stream '{stream}': time steps of shapes {sorted(shapes)}; expected [t, dim], one dim")
     return level, arrays
 
 
@@ -290,7 +292,8 @@ def _as_float(array: np.ndarray, what: str) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype.kind not in "fiub":
         raise StoreError(f"{what}: type {array.dtype} holds no numbers; expected float32 or float16")
-    return array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is found out later
+        return array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)
 
 
 def _usable(steps: np.ndarray) -> tuple[np.ndarray | None, str]:
@@ -322,7 +325,9 @@ def _refusing(path: Path) -> Iterator[None]:
     except StoreError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError, SyntaxError) as error:
-        why = "holds Python objects (pickle)" if "allow_pickle" in str(error) else (str(error) or type(error).__name__)
+        why = str(error) or type(error).__name__
+        if "allow_pickle" in why or "Python objects" in why:
+            why = "holds Python objects (pickle)"
         raise StoreError(f"{path}: {why}; expected a file of plain arrays, as numpy.save or savez write it") from None
 
 
@@ -377,5 +382,5 @@ def _file_name(id: str) -> str:
     """File of a clip; refuses ids that would be paths."""
     odd = any(unicodedata.category(letter) == "Cc" or letter in "/\\" for letter in id)
     if odd or not id or id.startswith(".") or len(id.encode()) > 250:
-        raise StoreError(f"clip {id!r}: this id cannot be a file name; use no / or \\, no leading dot, 250 bytes at most")
+        raise StoreError(f"clip {id!r}: not a file name; use no / or \\, no leading dot, at most 250 bytes")
     return f"{id}.npy"

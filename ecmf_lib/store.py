@@ -65,11 +65,11 @@ def describe_set(
     **more
         Further JSON-able entries.
     """
-    digits = digest_of(corpus["name"], stream, encoder, settings)[:8]
+    digits = digest_of(corpus["name"], stream, encoder, level, settings)[:8]
     return {
         "format": FORMAT,
         "name": f"{slug(corpus['name'])}__{slug(stream)}__{slug(encoder)}-{digits}",
-        "fingerprint": digest_of(stream, encoder, settings, corpus)[:16],
+        "fingerprint": digest_of(stream, encoder, level, settings, corpus)[:16],
         "stream": stream,
         "encoder": encoder,
         "level": level,
