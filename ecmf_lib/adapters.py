@@ -31,7 +31,10 @@ RAVDESS_EMOTIONS = {
 }
 RAVDESS_STATEMENTS = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
 RAVDESS_NAME = re.compile(r"(?P<codes>\d\d(?:-\d\d){6})(?:_[\w-]*)?")
-RAVDESS_NOTE = "RAVDESS: calm counts as neutral and fearful as worried (lossy); disgust has no class here and is left out."
+RAVDESS_NOTE = (
+    "RAVDESS: calm counts as neutral and fearful as worried (lossy); disgust has no class here and is left out."
+)
+RAVDESS_WORDS = "RAVDESS: both sentences are neutral and spoken with every emotion: the text stream knows nothing."
 RAVDESS_LICENCE = "CC BY-NC-SA 4.0 (RAVDESS, Livingstone & Russo 2018, doi 10.1371/journal.pone.0196391)"
 
 #: Words that datasets use for our classes; "" = a class that we do not have.
@@ -45,7 +48,7 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg")
 
 
-def open_corpus(spec: str) -> Corpus:
+def open_corpus(spec: str, *, base: Path = Path()) -> Corpus:
     """Open a corpus by name or folder.
 
     Parameters
@@ -53,6 +56,8 @@ def open_corpus(spec: str) -> Corpus:
     spec : str
         ``"demo"``, a folder (or csv, parquet, toml, npz file) whose kind is told from its content, or
         ``"adapter:folder"``.
+    base : Path
+        What a relative folder is relative to.
 
     Raises
     ------
@@ -63,15 +68,17 @@ def open_corpus(spec: str) -> Corpus:
     if spec == "demo":
         return open_demo(make_demo(cache_dir() / "demo"))
     if folder and adapter in ADAPTERS:
-        return ADAPTERS[adapter](_existing(Path(folder)))
-    path = _existing(Path(spec))
+        return ADAPTERS[adapter](_existing(base / folder))
+    path = _existing(base / spec)
     return ADAPTERS[_kind(path)](path)
 
 
 def _existing(path: Path) -> Path:
     if not path.exists():
         kinds = ", ".join(ADAPTERS)
-        raise CorpusError(f"no corpus '{path}': give 'demo', a folder that exists, or ADAPTER:FOLDER with one of {kinds}")
+        raise CorpusError(
+            f"no corpus '{path}': give 'demo', a folder that exists, or ADAPTER:FOLDER with one of {kinds}"
+        )
     return path.resolve()
 
 
@@ -80,7 +87,7 @@ def _kind(path: Path) -> str:
     names = {path.name} if path.is_file() else {p.name for p in path.iterdir()}
     if "demo.json" in names:
         return "demo"
-    if path.is_file() and path.suffix in (".csv", ".parquet", ".toml") or names & {"corpus.toml", "manifest.csv"}:
+    if (path.is_file() and path.suffix in (".csv", ".parquet", ".toml")) or names & {"corpus.toml", "manifest.csv"}:
         return "table"
     if "track1_train_disdim.csv" in names:
         return "mer2025"
@@ -103,8 +110,8 @@ def open_demo(folder: Path) -> Corpus:
 def open_ravdess(folder: Path) -> Corpus:
     """RAVDESS clips anywhere below ``folder``; names as published, an added ``_word`` is allowed.
 
-    ``MM-VV-EE-II-SS-RR-AA``: modality, vocal channel, emotion, intensity, statement, repetition, actor. The same take exists as
-    audio-video (MM 01), video only (02) and audio only (03): the ``take`` column ties these together.
+    ``MM-VV-EE-II-SS-RR-AA``: modality, vocal channel, emotion, intensity, statement, repetition, actor. The same take
+    exists as audio-video (MM 01), video only (02) and audio only (03): the ``take`` column ties these together.
     """
     rows, left_out = [], []
     for path in _media_files(folder):
@@ -132,13 +139,18 @@ def open_ravdess(folder: Path) -> Corpus:
                 }
             )
     if not rows:
-        raise CorpusError(f"{folder}: no RAVDESS clip with one of the six classes; expected names like 01-01-05-01-02-01-12.mp4")
+        raise CorpusError(
+            f"{folder}: no RAVDESS clip with one of the six classes; expected names like 01-01-05-01-02-01-12.mp4"
+        )
     return make_corpus(
         folder.name,
         folder,
         pd.DataFrame(rows),
         left_out=pd.DataFrame(left_out, columns=["id", "reason"], dtype=str),
-        notes=(RAVDESS_NOTE, "Both transcripts are neutral by design and spoken with every emotion: the text stream knows nothing."),
+        notes=(
+            RAVDESS_NOTE,
+            RAVDESS_WORDS,
+        ),
         licence=RAVDESS_LICENCE,
     )
 
@@ -147,8 +159,10 @@ def open_mer2025(folder: Path, *, language: str = "zh") -> Corpus:
     """MER2025 as distributed: ``subtitle_chieng.csv``, ``track1_train_disdim.csv``, ``track_all_candidates.csv``.
 
     Clips in the training csv are ``labelled``, candidates are ``test``, all others (named by the subtitles or by a
-    file in ``video/``) are ``unlabelled``. The distribution names no speakers; a file ``speakers.csv`` (``name,speaker``) of your own in the
-    folder is used where it is. Files that are missing are left to the extraction's ledger: few people hold all 132,171 clips.
+    file in ``video/``) are ``unlabelled``. The distribution names no speakers; a file ``speakers.csv``
+    (``name,speaker``) of your own in the
+    folder is used where it is. Files that are missing are left to the extraction's ledger: few people hold all
+    132,171 clips.
 
     Parameters
     ----------
@@ -159,10 +173,14 @@ def open_mer2025(folder: Path, *, language: str = "zh") -> Corpus:
     candidates = _named(folder / "track_all_candidates.csv")
     subtitles = _named(folder / "subtitle_chieng.csv", "chinese", "english")
     video = folder / "video"
-    filmed = pd.Series(sorted(p.stem for p in video.iterdir() if p.suffix == ".mp4") if video.is_dir() else [], dtype=str)
+    filmed = pd.Series(
+        sorted(p.stem for p in video.iterdir() if p.suffix == ".mp4") if video.is_dir() else [], dtype=str
+    )
     both = train["name"][train["name"].isin(set(candidates["name"]))]
     if len(both):
-        raise CorpusError(f"{folder}: {len(both)} clip(s) are in the training csv and among the candidates, e.g. '{both.iloc[0]}'")
+        raise CorpusError(
+            f"{folder}: {len(both)} clip(s) are in the training csv and among the candidates, e.g. '{both.iloc[0]}'"
+        )
     clips = pd.concat([train["name"], candidates["name"], subtitles["name"], filmed]).drop_duplicates().to_frame("id")
     clips["video"] = "video/" + clips["id"] + ".mp4"
     sounds = {p.stem for p in (folder / "audio").glob("*.wav")}
@@ -179,7 +197,13 @@ def open_mer2025(folder: Path, *, language: str = "zh") -> Corpus:
     else:
         notes.append("No speakers.csv: folds hold clips apart, not speakers or series, so scores are optimistic.")
     return make_corpus(
-        "mer2025", folder, clips, rows=_rows(clips, train), missing_files="record", notes=tuple(notes), licence="CC BY-NC 4.0 (MER2025)"
+        "mer2025",
+        folder,
+        clips,
+        rows=_rows(clips, train),
+        missing_files="record",
+        notes=tuple(notes),
+        licence="CC BY-NC 4.0 (MER2025)",
     )
 
 
@@ -197,7 +221,8 @@ def open_table(
     Parameters
     ----------
     path : Path
-        The table; or a ``corpus.toml`` (or the folder that holds it) that gives ``table`` and these parameters; or a folder with a
+        The table; or a ``corpus.toml`` (or the folder that holds it) that gives ``table`` and these parameters; or a
+        folder with a
         ``manifest.csv``. Media paths are relative to the folder the table is in.
     columns : mapping, optional
         Ours → theirs, e.g. ``{"id": "name", "label": "discrete"}``; columns not named keep their own name.
@@ -231,7 +256,9 @@ def _table_settings(path: Path) -> dict:
         raise CorpusError(f"{path}: not a TOML file ({error})") from None
     allowed = {"table", "columns", "labels", "encoding", "name", "licence"}
     if "table" not in settings or set(settings) - allowed:
-        raise CorpusError(f"{path}: expected 'table' and optionally {sorted(allowed - {'table'})}, found {sorted(settings)}")
+        raise CorpusError(
+            f"{path}: expected 'table' and optionally {sorted(allowed - {'table'})}, found {sorted(settings)}"
+        )
     return {"path": path.parent / settings.pop("table"), **settings}
 
 
@@ -248,7 +275,9 @@ def _map_labels(table: pd.DataFrame, labels: Mapping[str, str]) -> tuple[pd.Data
     columns = [c for c in table.columns if c == "label" or c.startswith("annotator_")]
     dropped = table["label"].map(lambda word: labels.get(word) == "") if "label" in table.columns else table.index < 0
     reasons = table[dropped].apply(lambda row: f"label '{row['label']}' has no class among the six", axis=1)
-    left_out = pd.DataFrame({"id": table.loc[dropped, "id"] if "id" in table.columns else "", "reason": reasons}, dtype=str)
+    left_out = pd.DataFrame(
+        {"id": table.loc[dropped, "id"] if "id" in table.columns else "", "reason": reasons}, dtype=str
+    )
     mapped = table.assign(**{c: table[c].map(lambda word: labels.get(word, word)) for c in columns})
     return mapped[~dropped], left_out.reset_index(drop=True)
 
@@ -256,7 +285,8 @@ def _map_labels(table: pd.DataFrame, labels: Mapping[str, str]) -> tuple[pd.Data
 def open_features(path: Path) -> Corpus:
     """A table of ready-made features: npz files with ``id``, a label, a speaker and one 2-D array a stream.
 
-    The label array is called ``label`` or ``emotion``, the speaker array ``speaker`` or ``actor``; every 2-D float array with one
+    The label array is called ``label`` or ``emotion``, the speaker array ``speaker`` or ``actor``; every 2-D float
+    array with one
     row a clip is a stream of that name. Read without pickle.
     """
     files = [path] if path.is_file() else sorted(path.glob("*.npz"))
@@ -293,7 +323,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as z:
             return {key: z[key] for key in z.files}
     except (OSError, ValueError, EOFError) as error:
-        raise CorpusError(f"{path}: cannot be read without pickle ({error}); save plain arrays with numpy.savez") from None
+        raise CorpusError(
+            f"{path}: cannot be read without pickle ({error}); save plain arrays with numpy.savez"
+        ) from None
 
 
 def _media_files(folder: Path) -> list[Path]:

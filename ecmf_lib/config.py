@@ -26,39 +26,47 @@ class SettingsError(ValueError):
     """A parameter that is unknown, ill-typed or out of range; the message names each of them and the mend."""
 
 
+#: The checkout: relative paths in parameters are relative to it, so that a report names no machine's folders.
+REPO = Path(__file__).resolve().parents[1]
+
+
+def resolve(path: str) -> Path:
+    """A parameter's path: absolute as it is, relative to the checkout otherwise."""
+    return (REPO / Path(path).expanduser()).resolve()
+
+
 def cache_dir() -> Path:
     """Folder for generated and downloaded things: ``$ECMF_DATA``, else ``data/`` of the checkout."""
     given = os.environ.get("ECMF_DATA")
-    return Path(given).expanduser() if given else Path(__file__).resolve().parents[1] / "data"
+    return Path(given).expanduser() if given else REPO / "data"
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """Parameters that every notebook has."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     corpus: str = Field("demo", min_length=1, description="adapter name, folder, or 'adapter:folder'")
     output: str = Field("reports/demo", min_length=1, description="folder of this run's tables and notebooks")
     seed: int = Field(0, ge=0, lt=2**31, description="seeds everything random in the run")
-
-
-class _ExtractSettings(_Settings):
     detector: Literal["auto", "lbp", "yunet", "insightface"] = Field("auto", description="face detector")
     weights: str = Field("", description="folder with detector weights (ONNX), may be empty")
     frames: int = Field(12, ge=2, le=256, description="frames sampled from a clip")
     workers: int = Field(0, ge=0, le=256, description="decode processes; 0 = one a core")
-    max_clips: int = Field(0, ge=0, description="first clips only (tests, teaching); 0 = all")
+    max_clips: int = Field(0, ge=0, description="so many clips, evenly spread (tests, teaching); 0 = all")
 
 
-class StartSettings(_ExtractSettings):
+class StartSettings(Settings):
     """Parameters of ``00_start_here``."""
 
     clip: str = Field("", description="id of the clip that is followed; empty = the first good one")
 
 
-class ExtractSettings(_ExtractSettings):
+class ExtractSettings(Settings):
     """Parameters of ``01_extract_features``."""
 
 
-class FuseSettings(_ExtractSettings):
+class FuseSettings(Settings):
     """Parameters of ``03_fuse_and_ablate``."""
 
     folds: int = Field(5, ge=2, le=50, description="outer folds; speakers are held apart")
@@ -68,14 +76,14 @@ class FuseSettings(_ExtractSettings):
 
 
 #: Notebook name → its parameters. A notebook that is not here cannot be run by ``ecmf report``.
-NOTEBOOKS: dict[str, type[_Settings]] = {
+NOTEBOOKS: dict[str, type[Settings]] = {
     "00_start_here": StartSettings,
     "01_extract_features": ExtractSettings,
     "03_fuse_and_ablate": FuseSettings,
 }
 
 
-def check_parameters(notebook: str, given: dict) -> _Settings:
+def check_parameters(notebook: str, given: dict) -> Settings:
     """Check one notebook's parameters.
 
     Parameters
@@ -100,7 +108,7 @@ def check_parameters(notebook: str, given: dict) -> _Settings:
         raise SettingsError(f"{notebook}: {len(lines)} bad parameter(s)\n  " + "\n  ".join(lines)) from None
 
 
-def _explain(model: type[_Settings], problem: dict) -> str:
+def _explain(model: type[Settings], problem: dict) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{name}: unknown; this notebook takes {', '.join(model.model_fields)}"

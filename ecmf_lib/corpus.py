@@ -117,7 +117,9 @@ class Corpus:
         """The clip with this id; KeyError if there is none."""
         rows = self.clips[self.clips["id"] == clip_id]
         if rows.empty:
-            raise KeyError(f"corpus '{self.name}' has no clip '{clip_id}'; its ids look like '{self.clips['id'].iloc[0]}'")
+            raise KeyError(
+                f"corpus '{self.name}' has no clip '{clip_id}'; its ids look like '{self.clips['id'].iloc[0]}'"
+            )
         return self._clip(next(rows.itertuples(index=False)))
 
     def select(self, ids: Iterable[str]) -> Corpus:
@@ -147,7 +149,7 @@ class Corpus:
         groups : list of str
             One for each clip.
         unit : str
-            ``"speaker"``, ``"take"`` or ``"clip"``. Anything but ``"speaker"`` means that scores say nothing about new people.
+            ``"speaker"``, ``"take"`` or ``"clip"``. With the last two, scores say nothing about new people.
         """
         speakers = self.clips["speaker"]
         if speakers[speakers != ""].nunique() >= 2:
@@ -270,11 +272,15 @@ def _say(case, classes: tuple[str, ...]) -> str:
         return "the manifest has no such column"
     if "label" in str(case.check):
         near = difflib.get_close_matches(str(value).strip().lower(), classes, n=1)
-        return f"unknown label '{value}'; " + (f"did you mean '{near[0]}'?" if near else f"classes are {', '.join(classes)}")
+        return f"unknown label '{value}'; " + (
+            f"did you mean '{near[0]}'?" if near else f"classes are {', '.join(classes)}"
+        )
     if "split" in str(case.check):
         return f"unknown split '{value}'; use one of {', '.join(SPLITS)}"
     if "unsafe" in str(case.check):
-        return f"unusable id {value!r}: ids name files, so no / \\ or control characters, no leading dot, 1-150 characters"
+        return (
+            f"unusable id {value!r}: ids name files, so no / \\ or control characters, no leading dot, 1-150 characters"
+        )
     return f"duplicate id '{value}'"
 
 
@@ -316,7 +322,9 @@ def _text_problems(clips: pd.DataFrame) -> list[_Found]:
     found = []
     for index, text in clips["transcript"].items():
         if text != "" and text.strip() == "":
-            found.append((index, "transcript", "empty text (only blanks); leave the cell empty if there is no transcript"))
+            found.append(
+                (index, "transcript", "empty text (only blanks); leave the cell empty if there is no transcript")
+            )
         problem = wrongly_encoded(text)
         if problem:
             found.append((index, "transcript", problem))
@@ -330,12 +338,14 @@ _MOJIBAKE = re.compile("[ÃÂ][\u0080-\u00bf]|â€[\u2018-\u2122\u0080-\u009f\u
 
 def wrongly_encoded(text: str) -> str:
     """Why a text cannot have been decoded with the right encoding; empty if nothing points to that."""
+    reason = ""
     if "\ufffd" in text:
-        return "wrongly encoded text: it holds the replacement character U+FFFD; save the file again as UTF-8"
-    if _MOJIBAKE.search(text):
-        return f"wrongly encoded text: {_MOJIBAKE.search(text).group()!r} is UTF-8 that was read as cp1252; save the file again as UTF-8"
-    odd = _CONTROL.search(text)
-    return f"wrongly encoded text: it holds the character U+{ord(odd.group()):04X}; save the file again as UTF-8" if odd else ""
+        reason = "it holds the replacement character U+FFFD"
+    elif pair := _MOJIBAKE.search(text):
+        reason = f"{pair.group()!r} is UTF-8 that was read as cp1252"
+    elif odd := _CONTROL.search(text):
+        reason = f"it holds the control character U+{ord(odd.group()):04X}"
+    return f"wrongly encoded text: {reason}; save the file again as UTF-8" if reason else ""
 
 
 def _refusal(what: str, found: list[_Found], clips: pd.DataFrame, lines: list[int]) -> CorpusError:
@@ -378,6 +388,8 @@ def read_csv(path: Path, *, encoding: str | None = None) -> pd.DataFrame:
 
 def decode_text(raw: bytes, path: Path, encoding: str | None = None) -> str:
     """Bytes of a text file → str; see :func:`read_csv`."""
+    if not encoding and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise CorpusError(f"{path}: UTF-16 text; save it as UTF-8 (Excel: 'CSV UTF-8')")
     tried = [encoding] if encoding else ["utf-8-sig", _guess_legacy(raw)]
     for name in tried:
         try:
@@ -386,8 +398,6 @@ def decode_text(raw: bytes, path: Path, encoding: str | None = None) -> str:
             continue
         except LookupError:
             raise CorpusError(f"{path}: Python knows no encoding '{name}'") from None
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise CorpusError(f"{path}: UTF-16 text; save it as UTF-8 (Excel: 'CSV UTF-8')")
     raise CorpusError(f"{path}: neither {' nor '.join(tried)} text; save it as UTF-8 or name its encoding")
 
 
@@ -395,7 +405,8 @@ def _guess_legacy(raw: bytes) -> str:
     """``"gb18030"`` (holds GBK) or ``"cp1252"`` for bytes that are not UTF-8.
 
     GBK's Chinese characters are pairs of high bytes that stand in runs of their own; cp1252's accents and curly quotes
-    are single bytes inside Latin words. A file that is mostly valid UTF-8 with a few bad bytes is neither: it stays UTF-8, and fails.
+    are single bytes inside Latin words. A file that is mostly valid UTF-8 with a few bad bytes is neither: it stays
+    UTF-8, and fails.
     """
     marked = raw.decode("utf-8", "surrogateescape")
     bad = sum("\udc80" <= c <= "\udcff" for c in marked)

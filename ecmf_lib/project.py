@@ -1,0 +1,205 @@
+"""What a notebook opens with: settings → corpus, features, ledger, and a place for results.
+
+A notebook's first two lines are ``settings = FuseSettings(...)`` and ``project = open_project(settings)``; from then on
+everything is there, whether it was made a moment ago or last week.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ecmf_lib import __version__
+from ecmf_lib.adapters import open_corpus
+from ecmf_lib.config import REPO, Settings, cache_dir, resolve
+from ecmf_lib.corpus import Corpus
+from ecmf_lib.encoders import Encoder, profile
+from ecmf_lib.extract import extract
+from ecmf_lib.faces import Detector, get_detector
+from ecmf_lib.interchange import import_npz
+from ecmf_lib.store import FeatureSet, FeatureStore
+
+#: Packages whose version can change a number.
+NUMERIC_PACKAGES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "scikit-image",
+    "opencv-python",
+    "av",
+    "opensmile",
+    "torch",
+    "insightface",
+)
+
+
+@dataclass(frozen=True)
+class Project:
+    """One corpus with its features, as a notebook works with it.
+
+    Attributes
+    ----------
+    settings : Settings
+        The notebook's checked parameters.
+    corpus : Corpus
+    encoders : dict of str to Encoder
+        Stream → encoder; empty for a corpus of ready-made features.
+    detector : Detector or None
+        None where there are no faces to look for.
+    sets : dict of str to FeatureSet
+        Stream → its features in the store.
+    ledger : DataFrame
+        One row a clip: done, or the reason it is not.
+    """
+
+    settings: Settings
+    corpus: Corpus
+    encoders: dict[str, Encoder]
+    detector: Detector | None
+    sets: dict[str, FeatureSet]
+    ledger: pd.DataFrame
+
+    @property
+    def data_fingerprint(self) -> str:
+        """16 hex digits of the manifest, every clip's content and every feature set's settings."""
+        digest = hashlib.sha256(self.corpus.fingerprint.encode())
+        digest.update(self.ledger[["id", "digest"]].to_csv(index=False, lineterminator="\n").encode())
+        digest.update(json.dumps({s: f.about["fingerprint"] for s, f in self.sets.items()}, sort_keys=True).encode())
+        return digest.hexdigest()[:16]
+
+    def provenance(self) -> dict[str, str]:
+        """What a report has to state so that its numbers can be found again."""
+        packages = ", ".join(f"{name} {version(name)}" for name in NUMERIC_PACKAGES)
+        return {
+            "corpus": f"{self.corpus.name}: {len(self.corpus)} clips, {len(self.corpus.left_out)} left out",
+            "licence of the data": self.corpus.licence,
+            "seed": str(self.settings.seed),
+            "data fingerprint": self.data_fingerprint,
+            "code version": code_version(),
+            "python": platform.python_version(),
+            "packages": packages,
+        }
+
+    def results(self, notebook: str) -> Results:
+        """Where this notebook's tables and pictures go."""
+        return Results(resolve(self.settings.output) / "tables" / notebook, self.provenance())
+
+
+def open_project(settings: Settings, *, progress: bool = True) -> Project:
+    """Open the corpus that the settings name and bring its features up to date.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of any notebook.
+    progress : bool
+        Show a bar while clips are decoded.
+
+    Raises
+    ------
+    CorpusError, DetectorError, StoreError
+        Each names the file, what was expected and the mend. A single bad clip raises nothing: it is in the ledger.
+    """
+    corpus = thinned(open_corpus(settings.corpus, base=REPO), settings.max_clips)
+    store = FeatureStore(store_folder(corpus))
+    if corpus.features:
+        sets, ledger = _import(corpus, store)
+        return Project(settings, corpus, {}, None, sets, ledger)
+    encoders = profile("light")
+    detector = get_detector(settings.detector, resolve(settings.weights) if settings.weights else None)
+    ledger = extract(
+        corpus, store, encoders, detector, n_frames=settings.frames, workers=settings.workers, progress=progress
+    )
+    sets = {stream: store.open(name) for stream, name in ledger.attrs["sets"].items()}
+    return Project(settings, corpus, encoders, detector, sets, ledger)
+
+
+def thinned(corpus: Corpus, max_clips: int) -> Corpus:
+    """At most so many clips, spread evenly over the manifest so that speakers and labels stay mixed; 0 = all."""
+    if not max_clips or max_clips >= len(corpus):
+        return corpus
+    rows = np.linspace(0, len(corpus) - 1, max_clips).round().astype(int)
+    return corpus.select(corpus.clips["id"].iloc[rows])
+
+
+def store_folder(corpus: Corpus) -> Path:
+    """Folder of a corpus's features; two corpora of one name in different places do not share it."""
+    place = hashlib.sha256(str(corpus.root).encode()).hexdigest()[:8]
+    return cache_dir() / "store" / f"{corpus.name}-{place}"
+
+
+def _import(corpus: Corpus, store: FeatureStore) -> tuple[dict[str, FeatureSet], pd.DataFrame]:
+    """Bring a corpus's ready-made features into the store; the ledger looks like that of an extraction."""
+    sets = {}
+    for path in dict.fromkeys(table.path for table in corpus.features):
+        arrays = {table.array: table.stream for table in corpus.features if table.path == path}
+        sets |= import_npz(
+            store,
+            path,
+            arrays=arrays,
+            corpus_name=corpus.name,
+            corpus_fingerprint=corpus.fingerprint,
+            licence=corpus.licence,
+            keep=corpus.clips["id"].tolist(),
+        )
+    ledger = pd.DataFrame({"id": corpus.clips["id"], "status": "done", "reason": "", "digest": ""})
+    for stream, features in sets.items():
+        reasons = features.index.set_index("id")["reason"].reindex(ledger["id"]).to_numpy()
+        ledger[stream] = np.where(ledger["id"].isin(features.ids), "done", reasons)
+        ledger["digest"] = ledger["digest"] + features.index["key"].to_numpy()
+    has_any = (ledger[list(sets)] == "done").any(axis=1)
+    ledger.loc[~has_any, ["status", "reason"]] = ["failed", "no stream has usable features"]
+    return sets, ledger
+
+
+def code_version() -> str:
+    """Version and a digest of the library's and the notebooks' sources: the same for the same code on any machine."""
+    digest = hashlib.sha256()
+    for path in sorted([*(REPO / "ecmf_lib").rglob("*.py"), *(REPO / "notebooks").glob("*.ipynb")]):
+        digest.update(path.relative_to(REPO).as_posix().encode() + path.read_bytes())
+    return f"{__version__}, sources {digest.hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Results:
+    """A notebook's results: data first, pictures second.
+
+    Parameters
+    ----------
+    folder : Path
+        ``reports/<run>/tables/<notebook>``.
+    provenance : dict
+        See :meth:`Project.provenance`.
+    """
+
+    folder: Path
+    provenance: dict[str, str]
+
+    def table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Write a small table as csv, numbers to 6 digits; gives it back for the cell to show."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(self.folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+        return frame
+
+    def predictions(self, frame: pd.DataFrame, name: str = "predictions") -> Path:
+        """Write predictions (one row a model, seed and clip) as parquet: what every score is computed from."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{name}.parquet"
+        frame.to_parquet(path, index=False)
+        return path
+
+    def headline(self, title: str, figures: dict[str, str], thumbnail: Figure) -> None:
+        """What the index shows of this notebook: a title, a few figures with their names, and a picture."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        thumbnail.savefig(self.folder / "thumbnail.png", dpi=60, bbox_inches="tight")
+        content = {"title": title, "figures": figures, "provenance": self.provenance}
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        (self.folder / "headline.json").write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,287 @@
+"""Execute the notebooks headlessly with papermill and render what they show as pages that open offline.
+
+A run is a folder ``reports/<run>/``: executed notebooks, one HTML page each, ``tables/`` (the data behind every
+table and figure) and ``index.html``. Nothing in it names a machine or an absolute path.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import hashlib
+import html
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+from papermill.iorw import load_notebook_node
+from pygments.formatters import HtmlFormatter
+
+from ecmf_lib.config import NOTEBOOKS, REPO, cache_dir, check_parameters
+
+SOURCES = REPO / "notebooks"
+LIBRARY = REPO / "ecmf_lib"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one notebook went."""
+
+    notebook: str
+    status: str  # "done", "unchanged" or "failed"
+    error: str = ""  # which cell, and what it said
+
+
+def run_notebooks(
+    output: Path,
+    parameters: dict,
+    *,
+    notebooks: list[str] | None = None,
+    data_key: str = "",
+    force: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[Outcome]:
+    """Execute notebooks into ``output`` and write the pages; what nothing has touched since is left as it is.
+
+    Parameters
+    ----------
+    output : Path
+        The run's folder.
+    parameters : dict
+        Offered to every notebook; each takes those it has. A name that none of them has is refused.
+    notebooks : list of str, optional
+        Which ones, default all.
+    data_key : str
+        Stands for the corpus's content: a notebook is executed again when it changes.
+    force : bool
+        Execute even if nothing changed.
+    say : callable
+        Takes progress lines.
+
+    Raises
+    ------
+    SettingsError
+        Unknown or ill-typed parameters, before anything is executed.
+    """
+    wanted = notebooks or list(NOTEBOOKS)
+    settings = {name: parameters_of(name, parameters, wanted) for name in wanted}
+    output.mkdir(parents=True, exist_ok=True)
+    state = _State(output)
+    outcomes = []
+    for name in wanted:
+        key = _digest(source_key(name), json.dumps(settings[name], sort_keys=True), data_key)
+        if not force and state.get(name) == key and (output / f"{name}.html").is_file():
+            outcomes.append(Outcome(name, "unchanged"))
+            say(f"{name}: nothing changed")
+            continue
+        state.set(name, "")  # whatever happens from here on, the old pages no longer stand for this source
+        say(f"{name}: executing")
+        outcome = execute(name, output, settings[name])
+        state.set(name, key if outcome.status == "done" else "")
+        say(f"{name}: {outcome.status}" + (f": {outcome.error}" if outcome.error else ""))
+        outcomes.append(outcome)
+    write_index(output, outcomes)
+    return outcomes
+
+
+def parameters_of(name: str, parameters: dict, wanted: list[str]) -> dict:
+    """This notebook's share of the parameters, checked; unknown is what none of the wanted notebooks takes."""
+    if name not in NOTEBOOKS:
+        check_parameters(name, {})  # says which there are
+    known = {field for other in wanted if other in NOTEBOOKS for field in NOTEBOOKS[other].model_fields}
+    unknown = {key: value for key, value in parameters.items() if key not in known}
+    own = {key: value for key, value in parameters.items() if key in NOTEBOOKS[name].model_fields}
+    return check_parameters(name, own | unknown).model_dump()
+
+
+def execute(name: str, output: Path, parameters: dict) -> Outcome:
+    """Execute one notebook and render its page, also when a cell fails: then the page ends with the traceback."""
+    target = output / f"{name}.ipynb"
+    error = ""
+    try:
+        # JUPYTER_PREFER_ENV_PATH: this environment's kernel, whatever kernels the user has elsewhere
+        os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
+        papermill.execute_notebook(
+            SOURCES / f"{name}.ipynb",
+            target,
+            parameters=parameters,
+            kernel_name="python3",
+            cwd=REPO / "notebooks",
+            progress_bar={"file": sys.stderr, "desc": name, "leave": False},
+        )
+    except PapermillExecutionError as failure:
+        error = f"cell {failure.cell_index + 1} failed: {failure.ename}: {failure.evalue}".strip()
+    notebook = load_notebook_node(str(target))
+    _scrub(notebook)
+    nbformat.write(notebook, target)
+    (output / f"{name}.html").write_text(render(notebook, name, error), encoding="utf-8")
+    return Outcome(name, "failed" if error else "done", error)
+
+
+def _scrub(notebook) -> None:
+    """Take out what differs from machine to machine and from minute to minute: times, host paths, progress bars."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [
+            o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr" and "\r" in o.text)
+        ]
+        for item in cell.outputs:
+            item.pop("transient", None)
+            if item.output_type == "error":
+                item.traceback = [_relative(line) for line in item.traceback]
+            elif "text" in item:
+                item.text = _relative(item.text)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"  # papermill draws a random one for the cell that it injects
+
+
+def _is_progress_bar(output) -> bool:
+    return output.output_type == "stream" and output.name == "stderr" and "\r" in output.text
+
+
+def _relative(text: str) -> str:
+    return text.replace(f"{REPO}{os.sep}", "").replace(str(Path.home()), "~")
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head>
+<body><main>{body}</main></body></html>
+"""
+
+
+def _page(title: str, body: str) -> str:
+    css = (LIBRARY / "report.css").read_text(encoding="utf-8")
+    style = css + HtmlFormatter(style="default").get_style_defs(".highlight")
+    return _PAGE.format(title=html.escape(title), style=style, body=body)
+
+
+def render(notebook, name: str, error: str = "") -> str:
+    """One executed notebook → one page that needs nothing from the network.
+
+    nbconvert's own full page loads two scripts from elsewhere; its body alone does not.
+    """
+    body, _ = HTMLExporter(template_name="basic", embed_images=True).from_notebook_node(notebook)
+    banner = f'<p class="failed">{html.escape(name)}: {html.escape(error)}</p>' if error else ""
+    return _page(name, f'<p class="soft"><a href="index.html">← all notebooks</a></p>{banner}{body}')
+
+
+def write_index(output: Path, outcomes: list[Outcome]) -> None:
+    """``index.html``: a card for each notebook (picture, headline figures, link) and where the numbers come from."""
+    cards, provenance = [], {}
+    status = {outcome.notebook: outcome for outcome in outcomes}
+    for name in NOTEBOOKS:
+        if not (output / f"{name}.html").is_file():
+            continue
+        headline = _read_json(output / "tables" / name / "headline.json")
+        failed = status.get(name, Outcome(name, "done")).status == "failed"
+        provenance = headline.get("provenance", provenance)
+        cards.append(_card(name, headline if not failed else {}, output / "tables" / name, failed))
+    body = f"<h1>ECMF report: {html.escape(output.name)}</h1><div class='cards'>{''.join(cards)}</div>"
+    body += f"<h2>Where these numbers come from</h2><dl class='soft'>{_definitions(provenance)}</dl>"
+    (output / "index.html").write_text(_page(f"ECMF report: {output.name}", body), encoding="utf-8")
+
+
+def _card(name: str, headline: dict, tables: Path, failed: bool) -> str:
+    picture = tables / headline.get("thumbnail", "thumbnail.png")
+    image = ""
+    if picture.is_file() and not failed:
+        data = base64.b64encode(picture.read_bytes()).decode()
+        image = f'<img alt="{html.escape(headline.get("title", name))}" src="data:image/png;base64,{data}">'
+    figures = "".join(
+        f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in headline.get("figures", {}).items()
+    )
+    note = (
+        '<p class="failed">failed: the page ends with the traceback</p>'
+        if failed
+        else f'<dl class="soft">{figures}</dl>'
+    )
+    title = html.escape(headline.get("title", name))
+    return f'<section class="card">{image}<h2><a href="{name}.html">{title}</a></h2>{note}</section>'
+
+
+def _definitions(facts: dict) -> str:
+    return "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in facts.items())
+
+
+def _read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+class _State:
+    """Which source each page was made from; outside the run's folder, since reports are shared and this is local."""
+
+    def __init__(self, output: Path):
+        place = _digest(str(output.resolve()))[:16]
+        self._path = cache_dir() / "state" / f"{output.name}-{place}.json"
+
+    def get(self, name: str) -> str:
+        return _read_json(self._path).get(name, "")
+
+    def set(self, name: str, key: str) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(_read_json(self._path) | {name: key}), encoding="utf-8")
+        temporary.replace(self._path)
+
+
+def source_key(name: str) -> str:
+    """Digest of a notebook's cells, of the library modules it reaches through imports, and of the pinned versions."""
+    notebook = nbformat.read(SOURCES / f"{name}.ipynb", as_version=4)
+    cells = [cell.source for cell in notebook.cells]
+    code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
+    modules = reached_modules(code)
+    parts = [(LIBRARY / path).read_bytes().decode() for path in modules]
+    return _digest(*cells, *modules, *parts, (REPO / "requirements.lock").read_text())
+
+
+def reached_modules(code: str) -> list[str]:
+    """Files of ``ecmf_lib`` that ``code`` imports, directly or not, as sorted paths relative to it."""
+    reached: set[str] = set()
+    todo = [code]
+    while todo:
+        for module in _imports(todo.pop()):
+            for path in _files(module):
+                if path not in reached:
+                    reached.add(path)
+                    todo.append((LIBRARY / path).read_text(encoding="utf-8"))
+    return sorted(reached)
+
+
+def _imports(code: str) -> set[str]:
+    """Dotted names below ``ecmf_lib`` that a source imports; IPython magics are no Python and are skipped."""
+    names = set()
+    for node in ast.walk(ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", code))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.split(".")[0] == "ecmf_lib"}
+
+
+def _files(module: str) -> list[str]:
+    parts = module.split(".")[1:]
+    candidates = ["/".join(parts) + ".py"] if parts else []
+    candidates += ["/".join([*parts[:n], "__init__.py"]) for n in range(len(parts) + 1)]
+    return [path for path in candidates if (LIBRARY / path).is_file()]
+
+
+def _digest(*parts: str) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{len(part)}:{part}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,155 @@
+"""The ``ecmf`` command: what the Makefile and the notebooks do, by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ecmf_lib.config import NOTEBOOKS, REPO, Settings, SettingsError
+
+# What needs torch or Jupyter is imported inside the commands: `ecmf --help` and `ecmf check` answer at once.
+
+app = typer.Typer(help="Multimodal emotion recognition: corpora, features, reports.", no_args_is_help=True)
+
+CorpusArgument = Annotated[str, typer.Argument(help="demo, a folder, or ADAPTER:FOLDER", metavar="CORPUS")]
+WeightsOption = Annotated[Path | None, typer.Option(help="folder with face detector weights (ONNX)")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of a notebook parameter")]
+
+
+@app.command()
+def report(
+    corpus: CorpusArgument = "demo",
+    output: Annotated[Path | None, typer.Option(help="folder; default: reports/<corpus> of the checkout")] = None,
+    notebook: Annotated[list[str] | None, typer.Option(help="only this one; may be repeated")] = None,
+    weights: WeightsOption = None,
+    settings: SetOption = None,
+    force: Annotated[bool, typer.Option(help="execute even what nothing has touched")] = False,
+) -> None:
+    """Extract features, execute the notebooks, write reports/<corpus>/index.html.
+
+    Run again, it redoes only what a change touches. Exit status 1 if a notebook failed; its page then ends with the
+    traceback. Exit status 2 for parameters or a corpus that cannot be used.
+    """
+    with refusals():
+        from ecmf_lib.adapters import open_corpus
+        from ecmf_lib.project import open_project
+        from ecmf_lib.report import parameters_of, run_notebooks
+
+        spec = _relative_spec(corpus)
+        target = (output or REPO / "reports" / open_corpus(spec, base=REPO).name).resolve()
+        parameters = {"corpus": spec, "output": _relative(target)} | _assignments(settings)
+        if weights is not None:
+            parameters["weights"] = _relative(weights)
+        wanted = notebook or list(NOTEBOOKS)
+        for name in wanted:
+            parameters_of(name, parameters, wanted)  # refuse a bad parameter before anything long starts
+        project = open_project(Settings(**{k: v for k, v in parameters.items() if k in Settings.model_fields}))
+        _say_ledger(project)
+        outcomes = run_notebooks(
+            target, parameters, notebooks=wanted, data_key=project.data_fingerprint, force=force, say=typer.echo
+        )
+    typer.echo(f"report: {_relative(target / 'index.html')}")
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command()
+def extract(corpus: CorpusArgument = "demo", weights: WeightsOption = None, settings: SetOption = None) -> None:
+    """Decode every clip and store its features; goes on where an earlier run stopped."""
+    with refusals():
+        from ecmf_lib.config import check_parameters
+        from ecmf_lib.project import open_project
+
+        parameters = {"corpus": _relative_spec(corpus)} | _assignments(settings)
+        if weights is not None:
+            parameters["weights"] = _relative(weights)
+        _say_ledger(open_project(check_parameters("01_extract_features", parameters)))
+
+
+@app.command()
+def check(corpus: CorpusArgument) -> None:
+    """Check a manifest: all its problems at once, each with its row; or what it holds."""
+    with refusals():
+        from ecmf_lib.adapters import open_corpus
+
+        opened = open_corpus(_relative_spec(corpus), base=REPO)
+    unit = opened.groups()[1]
+    typer.echo(f"{opened.name}: {len(opened)} clips, {len(opened.left_out)} left out; folds would hold {unit}s apart")
+    typer.echo(opened.clips.groupby(["split", "label"]).size().to_string())
+    for reason, count in opened.left_out["reason"].value_counts().items():
+        typer.echo(f"left out, {count}: {reason}")
+    for note in opened.notes:
+        typer.echo(f"note: {note}")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="where to; made if it is not there")],
+    clips: Annotated[int, typer.Option(help="how many")] = 240,
+    seed: Annotated[int, typer.Option(help="another seed gives another corpus")] = 0,
+) -> None:
+    """Make the demo corpus of synthetic talking clips."""
+    with refusals():
+        from ecmf_lib.demo import make_demo
+
+        typer.echo(f"demo corpus: {make_demo(folder, n_clips=clips, seed=seed)}")
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what the user can mend into one readable message and exit status 2, without a traceback."""
+    from ecmf_lib.corpus import CorpusError
+    from ecmf_lib.faces import DetectorError
+    from ecmf_lib.shards import StoreError
+
+    try:
+        yield
+    except (SettingsError, CorpusError, DetectorError, StoreError) as error:
+        typer.secho(str(error), err=True, fg="red")
+        raise typer.Exit(2) from None
+
+
+def _say_ledger(project) -> None:
+    failed = project.ledger[project.ledger["status"] == "failed"]
+    done = len(project.ledger) - len(failed)
+    left_out = len(project.corpus.left_out)
+    typer.echo(f"{project.corpus.name}: {done} clips done, {len(failed)} failed, {left_out} left out")
+    for row in failed.head(10).itertuples():
+        typer.echo(f"  {row.id}: {row.reason}")
+
+
+def _assignments(pairs: list[str] | None) -> dict:
+    """``["seeds=5", "detector=lbp"]`` → ``{"seeds": 5, "detector": "lbp"}``."""
+    given = {}
+    for pair in pairs or []:
+        name, sign, value = pair.partition("=")
+        if not sign:
+            raise SettingsError(f"--set {pair}: expected NAME=VALUE, for example --set seeds=5")
+        try:
+            given[name] = json.loads(value)
+        except json.JSONDecodeError:
+            given[name] = value
+    return given
+
+
+def _relative(path: Path) -> str:
+    """A path as parameters hold it: relative to the checkout, so that executed notebooks name no machine's folders."""
+    return Path(os.path.relpath(path.expanduser().resolve(), REPO)).as_posix()
+
+
+def _relative_spec(spec: str) -> str:
+    """The same for a corpus: ``demo``, a path, or ``adapter:path``."""
+    from ecmf_lib.adapters import ADAPTERS
+
+    adapter, colon, folder = spec.partition(":")
+    if spec == "demo":
+        return spec
+    if colon and adapter in ADAPTERS:
+        return f"{adapter}:{_relative(Path(folder))}"
+    return _relative(Path(spec))
