@@ -161,10 +161,7 @@ class _LBP:
 
     def detect(self, frame: np.ndarray) -> list[Face]:
         padded, offset = _pad(frame, self.settings["border"])
-        grey = cv2.cvtColor(padded, cv2.COLOR_RGB2GRAY)
-        scale = min(1.0, self.settings["long_side"] / max(grey.shape))
-        if scale < 1:
-            grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        grey, scale = _shrink(cv2.cvtColor(padded, cv2.COLOR_RGB2GRAY), self.settings["long_side"])
         smallest = self.settings["smallest"]
         if min(grey.shape) <= smallest:
             return []
@@ -199,7 +196,12 @@ class _YuNet:
 
     name = "yunet"
     licence = "MIT (OpenCV Zoo) / Apache-2.0 (libfacedetection.train)"
-    settings = {"score": 0.6, "nms": 0.3, "top_k": 50}  # noqa: RUF012 - read only
+    settings = {  # noqa: RUF012 - read only
+        "long_side": 320,  # px of the searched image: a third of the time of 640, landmarks as good, faces from 12 px
+        "score": 0.6,
+        "nms": 0.3,
+        "top_k": 50,
+    }
 
     def __init__(self, file: Path):
         self._file, self._size = file, (320, 320)
@@ -208,7 +210,9 @@ class _YuNet:
         # OpenCV 5 warns on loading about a choice that is not made here
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         try:
-            self._net = cv2.FaceDetectorYN.create(str(file), "", self._size, *self.settings.values())
+            self._net = cv2.FaceDetectorYN.create(
+                str(file), "", self._size, self.settings["score"], self.settings["nms"], self.settings["top_k"]
+            )
         except cv2.error as error:
             reason = str(error).splitlines()[0]
             raise DetectorError(f"yunet: {file} cannot be loaded ({reason}); copy the file again") from None
@@ -219,14 +223,15 @@ class _YuNet:
         return _YuNet, (self._file,)
 
     def detect(self, frame: np.ndarray) -> list[Face]:
-        size = frame.shape[1], frame.shape[0]
+        image, scale = _shrink(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), self.settings["long_side"])
+        size = image.shape[1], image.shape[0]
         if size != self._size:
             self._net.setInputSize(size)
             self._size = size
-        rows = self._net.detect(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))[1]
+        rows = self._net.detect(image)[1]
         if rows is None:
             return []
-        rows = rows.astype(np.float32)
+        rows = np.c_[rows[:, :14] / scale, rows[:, 14]].astype(np.float32)
         return [Face(np.r_[r[:2], r[:2] + r[2:4]], float(r[14]), r[4:14].reshape(5, 2)) for r in rows]
 
 
@@ -242,7 +247,8 @@ class _InsightFace:
     settings = {"score": 0.5, "size": [640, 640]}  # noqa: RUF012 - read only
 
     def __init__(self, file: Path | None = None, pack: str | None = None):
-        import onnxruntime  # these two cost a second; who uses another detector does not pay it
+        import insightface  # these two cost a second; who uses another detector does not pay it
+        import onnxruntime
 
         self._file, self._pack = file, pack
         threads = onnxruntime.SessionOptions()
@@ -251,7 +257,8 @@ class _InsightFace:
         with contextlib.redirect_stdout(io.StringIO()):
             self._net = self._from_file(file, options) if file else self._from_pack(pack, options)
             self._net.prepare(0, input_size=tuple(self.settings["size"]), det_thresh=self.settings["score"])
-        self.fingerprint = _fingerprint(self.name, self.settings, Path(self._net.model_file))
+        version = {"insightface": insightface.__version__}
+        self.fingerprint = _fingerprint(self.name, self.settings | version, Path(self._net.model_file))
 
     @staticmethod
     def _from_file(file: Path, options: dict):
@@ -376,26 +383,42 @@ def _pad(frame: np.ndarray, share: float) -> tuple[np.ndarray, int]:
     return cv2.copyMakeBorder(frame, border, border, border, border, cv2.BORDER_REPLICATE), border
 
 
-_STAYS = 0.5  # worth of a face lying where the last one lay, times their overlap
-_JUMPS = 0.2  # cost of going on with a face elsewhere: worth it after a cut, not to follow a passer-by
+def _shrink(image: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:
+    """Image shrunk to `long_side` where it is larger, and the factor."""
+    scale = long_side / max(image.shape[:2])
+    if scale >= 1:
+        return image, 1.0
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), scale
+
+
+_CANDIDATES = 8  # faces of a frame that are considered, so that a crowd costs no more
+_STAYS = 0.5  # bonus for lying where the face before lay, times overlap and worth
+_JUMPS = 0.2  # cost of going on with a face elsewhere, as after a cut
+_MINOR = 0.25  # prominence, relative to the clip's main face, that counts as nothing: a passer-by, a false answer
 
 
 def _main_face(faces: Sequence[Sequence[Face]], shape: tuple[int, int]) -> list[Face | None]:
     """The face to follow, one or none a frame.
 
-    Every choice of at most one face a frame has a worth: large, central, certain faces add to it, and so does
-    overlap with the face before; a jump costs. The best choice over the whole clip is found by dynamic programming
-    (Viterbi 1967), so one wrong answer in the first frame cannot lead the rest astray.
+    Every choice of at most one face a frame has a worth: large, central, certain faces add to it, minor ones take
+    from it, overlap with the face before adds, a jump costs. The best choice over the whole clip is found by dynamic
+    programming (Viterbi 1967), so one wrong answer in the first frame cannot lead the rest astray.
     """
-    nodes = [(index, face) for index, found in enumerate(faces) for face in found]
+    nodes, best_of_frame = [], []
+    for index, found in enumerate(faces):
+        ranked = sorted(((_prominence(face, shape), face) for face in found), key=lambda pair: -pair[0])
+        nodes += [(index, prominence, face) for prominence, face in ranked[:_CANDIDATES]]
+        best_of_frame += [prominence for prominence, _ in ranked[:1]]
     chosen: list[Face | None] = [None] * len(faces)
     if not nodes:
         return chosen
-    when = np.array([index for index, _ in nodes])
-    boxes = np.stack([face.box for _, face in nodes])
+    when, prominence = np.array([node[0] for node in nodes]), np.array([node[1] for node in nodes])
+    prominence /= max(sorted(best_of_frame)[-2:][0], 1e-9)  # the second: one false answer must not set the scale
+    boxes = np.stack([face.box for _, _, face in nodes])
     overlap = _overlap(boxes, boxes)
-    link = np.where(overlap > 0.1, _STAYS * overlap, -_JUMPS)
-    worth = _prominence(boxes, np.array([face.score for _, face in nodes]), shape)
+    worth = prominence - _MINOR
+    stays = _STAYS * overlap * np.clip(np.minimum(worth[:, None], worth[None]), 0, None)
+    link = np.where(overlap > 0.1, stays, -_JUMPS)
     total, before = worth.copy(), np.full(len(nodes), -1)
     for node in range(len(nodes)):
         earlier = np.flatnonzero(when < when[node])
@@ -406,18 +429,17 @@ def _main_face(faces: Sequence[Sequence[Face]], shape: tuple[int, int]) -> list[
                 total[node], before[node] = worth[node] + gain, best
     node = int(total.argmax())
     while node >= 0:
-        chosen[when[node]] = nodes[node][1]
+        chosen[when[node]] = nodes[node][2]
         node = before[node]
     return chosen
 
 
-def _prominence(boxes: np.ndarray, scores: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Size relative to the frame × centrality × score, float [m], 0 to 1."""
-    height, width = shape
-    side = np.sqrt(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1)) / min(height, width)
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    away = np.linalg.norm((centre - (width / 2, height / 2)) / (width / 2, height / 2), axis=1)
-    return np.minimum(side, 1) * np.exp(-0.5 * away**2) * scores
+def _prominence(face: Face, shape: tuple[int, int]) -> float:
+    """Size relative to the frame × centrality × score, 0 to 1."""
+    extent, middle = np.array(shape[::-1]), (face.box[:2] + face.box[2:]) / 2
+    side = np.sqrt(np.clip(face.box[2:] - face.box[:2], 0, None).prod()) / extent.min()
+    away = (middle - extent / 2) / (extent / 2)
+    return float(min(side, 1.0) * np.exp(-0.5 * away @ away) * face.score)
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
