@@ -40,7 +40,7 @@ class CharNgram(Encoder):
     uses = frozenset({"text"})
     version = 1
     libraries = ("sklearn",)
-    defaults: ClassVar = {"dim": 512, "shortest": 1, "longest": 3, "signed": True}
+    defaults: ClassVar = {"dim": 512, "shortest": 1, "longest": 3, "signed": False}
 
     @property
     def dim(self) -> int:
