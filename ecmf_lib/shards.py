@@ -103,8 +103,9 @@ def write_file(path: Path, content: bytes, scratch: Path) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(growing, path)
-        finally:
+        except BaseException:
             growing.unlink(missing_ok=True)
+            raise
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # the rename itself has to reach the disk too
