@@ -1,0 +1,217 @@
+"""Clips as a fusion sees them (features, masks, labels, speakers), checked, and folds that hold speakers apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+
+class DataError(ValueError):
+    """Features or labels that cannot be used; the message names stream and clip, and the mend."""
+
+
+@dataclass(frozen=True, eq=False)
+class FusionData:
+    """Clips ready for a fusion.
+
+    Attributes
+    ----------
+    ids : list of str
+        n clip ids, unique.
+    streams : dict of str to float32 [n, dim]
+        Rows of missing streams are set to 0.
+    present : dict of str to bool [n]
+    labels : int64 [n]
+        Index into `classes`.
+    speakers : list of str
+        n; what folds hold apart and what intervals resample.
+    classes : tuple of str
+
+    Raises
+    ------
+    DataError
+        Wrong shapes, NaN or infinite features, labels without a class, no stream or no clip.
+    """
+
+    ids: list[str]
+    streams: dict[str, np.ndarray]
+    present: dict[str, np.ndarray]
+    labels: np.ndarray
+    speakers: list[str]
+    classes: tuple[str, ...]
+
+    def __post_init__(self):
+        n = len(self.ids)
+        if not n or not self.streams:
+            raise DataError(f"{n} clip(s) and {len(self.streams)} stream(s): at least one of each is needed")
+        if len(set(self.ids)) != n:
+            twice = next(clip for clip in self.ids if self.ids.count(clip) > 1)
+            raise DataError(f"clip {twice!r} is there twice; ids must be unique")
+        if set(self.present) != set(self.streams):
+            raise DataError(f"`present` has {sorted(self.present)}, `streams` has {sorted(self.streams)}")
+        object.__setattr__(self, "labels", _labels(self.labels, self.ids, self.classes))
+        if len(self.speakers) != n:
+            raise DataError(f"{len(self.speakers)} speakers for {n} clips")
+        checked = {name: _stream(name, x, self.present[name], self.ids) for name, x in self.streams.items()}
+        object.__setattr__(self, "streams", {name: x for name, (x, _) in checked.items()})
+        object.__setattr__(self, "present", {name: there for name, (_, there) in checked.items()})
+
+    @classmethod
+    def from_sets(cls, clips: pd.DataFrame, sets: Mapping[str, object], classes: Sequence[str]) -> FusionData:
+        """Gather features of the labelled clips of a corpus.
+
+        Parameters
+        ----------
+        clips : DataFrame
+            A corpus's table with id, label, split, speaker. Only split "labelled" with a label is used: nothing else
+            can be scored.
+        sets : dict of str to FeatureSet
+            Anything whose ``matrix(ids)`` gives (float32 [n, dim], present bool [n]).
+        classes : sequence of str
+            In index order.
+        """
+        used = clips[(clips["split"] == "labelled") & (clips["label"] != "")]
+        ids = used["id"].tolist()
+        unknown = used[~used["label"].isin(list(classes))]
+        if len(unknown):
+            first = unknown.iloc[0]
+            raise DataError(f"clip {first['id']!r} has label {first['label']!r}; classes are {', '.join(classes)}")
+        both = {stream: features.matrix(ids) for stream, features in sets.items()}
+        return cls(
+            ids=ids,
+            streams={stream: x for stream, (x, _) in both.items()},
+            present={stream: there for stream, (_, there) in both.items()},
+            labels=np.array([list(classes).index(label) for label in used["label"]], dtype=np.int64),
+            speakers=used["speaker"].astype(str).tolist(),
+            classes=tuple(classes),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Stream → feature dimension."""
+        return {name: x.shape[1] for name, x in self.streams.items()}
+
+    def mask(self) -> np.ndarray:
+        """Which streams each clip has: bool [n, streams], columns in the order of `streams`."""
+        return np.stack([self.present[name] for name in self.streams], axis=1)
+
+    def select(self, rows: np.ndarray) -> FusionData:
+        """The clips at `rows` (int [k] or bool [n])."""
+        rows = np.arange(len(self))[rows]
+        return replace(
+            self,
+            ids=[self.ids[i] for i in rows],
+            streams={name: x[rows] for name, x in self.streams.items()},
+            present={name: there[rows] for name, there in self.present.items()},
+            labels=self.labels[rows],
+            speakers=[self.speakers[i] for i in rows],
+        )
+
+    def only(self, streams: Iterable[str]) -> FusionData:
+        """The same clips with these streams, in this order."""
+        streams = list(streams)
+        unknown = [name for name in streams if name not in self.streams]
+        if unknown:
+            raise DataError(f"no stream {', '.join(unknown)}; there are {', '.join(self.streams)}")
+        return replace(
+            self,
+            streams={name: self.streams[name] for name in streams},
+            present={name: self.present[name] for name in streams},
+        )
+
+    def check_varies(self) -> None:
+        """Refuse a stream that says nothing: in no clip, or the same numbers in all of them.
+
+        Single constant columns are fine (they are ignored); this is about a whole stream, as from a broken encoder.
+        """
+        for name, x in self.streams.items():
+            rows = np.flatnonzero(self.present[name])
+            if not len(rows):
+                raise DataError(f"stream '{name}': missing in all {len(self)} clips; leave the stream out")
+            if not np.ptp(x[rows], axis=0).any():
+                raise DataError(
+                    f"stream '{name}': all {len(rows)} clips have the same constant features as clip "
+                    f"{self.ids[rows[0]]!r}; check its encoder or leave the stream out"
+                )
+
+    def fingerprint(self) -> str:
+        """sha256 over everything in it, 16 hex digits."""
+        digest = hashlib.sha256(json.dumps([self.ids, self.speakers, self.classes, self.dims]).encode())
+        for array in (self.labels, *self.streams.values(), *self.present.values()):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _labels(labels: np.ndarray, ids: list[str], classes: Sequence[str]) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.shape != (len(ids),) or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"labels are {labels.dtype} {labels.shape}; expected one integer for each of {len(ids)} clips")
+    bad = np.flatnonzero((labels < 0) | (labels >= len(classes)))
+    if len(bad):
+        raise DataError(f"clip {ids[bad[0]]!r} has label index {labels[bad[0]]}; there are {len(classes)} classes")
+    return labels.astype(np.int64)
+
+
+def _stream(name: str, x: np.ndarray, there: np.ndarray, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    x, there = np.asarray(x), np.asarray(there)
+    if there.shape != (len(ids),) or there.dtype != bool:
+        raise DataError(f"stream '{name}': present is {there.dtype} {there.shape}; expected bool ({len(ids)},)")
+    if x.ndim != 2 or len(x) != len(ids) or not x.shape[1]:
+        raise DataError(
+            f"stream '{name}': features have shape {x.shape}; expected ({len(ids)}, dim) "
+            f"for clips {ids[0]!r} … {ids[-1]!r}"
+        )
+    x = np.where(there[:, None], x, 0).astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    if len(bad):
+        raise DataError(
+            f"stream '{name}': NaN or infinite features in {len(bad)} clip(s), first {ids[bad[0]]!r}; "
+            "extract them again or mark the stream as missing there"
+        )
+    return x, there
+
+
+def grouped_folds(labels: np.ndarray, groups: Sequence[str], n_folds: int, *, seed: int = 0) -> np.ndarray:
+    """Number of the fold in which each clip is tested: int [n]. No group is in two folds; classes are spread evenly.
+
+    There are fewer folds when there are fewer groups.
+
+    Raises
+    ------
+    DataError
+        Only one group.
+    """
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    n_groups = len(np.unique(groups))
+    if n_groups < 2:
+        raise DataError(f"only one group ({groups[0]!r}) to hold apart; pass other `groups`, for example the take")
+    n_folds = min(n_folds, n_groups, int(np.bincount(labels).max()))
+    if n_folds < 2:
+        raise DataError(f"{len(labels)} clips are too few for two folds")
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    fold = np.empty(len(labels), dtype=int)
+    for number, (_, test) in enumerate(splitter.split(labels, labels, groups)):
+        fold[test] = number
+    return np.unique(fold, return_inverse=True)[1]  # with few groups the splitter can leave a fold empty
+
+
+def inner_folds(labels: np.ndarray, groups: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    if len(np.unique(groups)) > 1:
+        return grouped_folds(labels, groups, n_folds, seed=seed)
+    # One training speaker is left: inner folds by clip. Stopping may suffer, but nothing of the test part is seen.
+    n_folds = min(n_folds, int(np.bincount(labels).max()))
+    if n_folds < 2:
+        raise DataError(f"{len(labels)} training clips are too few for inner folds")
+    fold = np.empty(len(labels), dtype=int)
+    for number, (_, test) in enumerate(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels)):
+        fold[test] = number
+    return fold
