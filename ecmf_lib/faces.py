@@ -32,7 +32,12 @@ ARCFACE_TEMPLATE = np.array(
 #: landmarks does.
 _POINTS_IN_BOX = np.array([[0.318, 0.375], [0.682, 0.375], [0.5, 0.6], [0.338, 0.758], [0.662, 0.758]], np.float32)
 
+#: Bundles of InsightFace weights that can be named instead of a folder.
 INSIGHTFACE_PACKS = ("buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc", "antelopev2")
+
+_PATTERNS = {"yunet": ("yunet*.onnx", "face_detection_yunet*.onnx"), "insightface": ("scrfd*.onnx", "det_*.onnx")}
+
+_METHOD = 1  # part of every fingerprint; raise it when following or aligning changes, so that old features are redone
 
 
 class DetectorError(ValueError):
@@ -97,7 +102,7 @@ def get_detector(name: str, weights: Path | str | None = None) -> Detector:
         raise DetectorError(f"no folder {folder} with detector weights; check the path, or leave it empty for LBP")
     if name == "auto":
         found = [kind for kind in ("yunet", "insightface") if folder and _weights_in(folder, kind)]
-        name = found[0] if found else "lbp"
+        name = found[0] if found else "insightface" if pack else "lbp"
     if name not in makers:
         raise DetectorError(f"no face detector '{name}'; choose from auto, {', '.join(makers)}")
     if name == "lbp":
@@ -113,9 +118,6 @@ def get_detector(name: str, weights: Path | str | None = None) -> Detector:
     return makers[name](file)
 
 
-_PATTERNS = {"yunet": ("yunet*.onnx", "face_detection_yunet*.onnx"), "insightface": ("scrfd*.onnx", "det_*.onnx")}
-
-
 def _weights_in(folder: Path, name: str) -> Path | None:
     """Weights file of a detector; the variant of any input size ("dynamic") before one of a fixed size."""
     files = sorted(file for pattern in _PATTERNS[name] for file in folder.glob(pattern) if file.is_file())
@@ -123,7 +125,7 @@ def _weights_in(folder: Path, name: str) -> Path | None:
 
 
 def _fingerprint(name: str, settings: dict, weights: Path | None = None) -> str:
-    digest = hashlib.sha256(json.dumps([name, settings], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([name, _METHOD, settings], sort_keys=True).encode())
     if weights is not None:
         digest.update(hashlib.sha256(weights.read_bytes()).digest())
     return digest.hexdigest()[:16]
@@ -142,7 +144,7 @@ class _LBP:
     name = "lbp"
     licence = "BSD-3-Clause (OpenCV's cascade, in scikit-image)"
     settings = {  # noqa: RUF012 - read only
-        "long_side": 240,  # px of the searched image; 320 costs twice the time and found no more faces
+        "long_sides": [200, 320],  # px of the searched image; the second, three times slower, for small faces
         "border": 0.25,  # of the short side: the cascade needs the whole face inside the image
         "scale_factor": 1.15,
         "step_ratio": 1.5,
@@ -160,11 +162,19 @@ class _LBP:
         return _LBP, ()
 
     def detect(self, frame: np.ndarray) -> list[Face]:
-        padded, offset = _pad(frame, self.settings["border"])
-        grey, scale = _shrink(cv2.cvtColor(padded, cv2.COLOR_RGB2GRAY), self.settings["long_side"])
+        padded, offset = _pad(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), self.settings["border"])
+        for long_side in self.settings["long_sides"]:
+            grey, scale = _shrink(padded, long_side)
+            groups = [(box, count) for box, count in _group(self._answers(grey)) if count >= self.settings["answers"]]
+            if groups or scale == 1:
+                break
+        return [Face(box / scale - offset, count / (count + 5)) for box, count in groups]
+
+    def _answers(self, grey: np.ndarray) -> np.ndarray:
+        """All single answers of the cascade, boxes float32 [m, 4]."""
         smallest = self.settings["smallest"]
         if min(grey.shape) <= smallest:
-            return []
+            return np.zeros((0, 4), np.float32)
         answers = self._cascade.detect_multi_scale(
             grey,
             scale_factor=self.settings["scale_factor"],
@@ -174,9 +184,8 @@ class _LBP:
             min_neighbor_number=1,
             intersection_score_threshold=2.0,  # an overlap is at most 1: nothing is grouped there
         )
-        boxes = np.array([(a["c"], a["r"], a["c"] + a["width"], a["r"] + a["height"]) for a in answers], np.float32)
-        groups = _group(boxes.reshape(-1, 4) / scale - offset)
-        return [Face(box, count / (count + 5)) for box, count in groups if count >= self.settings["answers"]]
+        boxes = [(a["c"], a["r"], a["c"] + a["width"], a["r"] + a["height"]) for a in answers]
+        return np.array(boxes, np.float32).reshape(-1, 4)
 
 
 def _group(boxes: np.ndarray) -> list[tuple[np.ndarray, int]]:
@@ -347,9 +356,10 @@ def track_faces(frames: np.ndarray, detector: Detector, *, size: int = 112) -> F
     crops = np.zeros((n, size, size, 3), np.uint8)
     boxes, landmarks = np.full((n, 4), np.nan, np.float32), np.full((n, 5, 2), np.nan, np.float32)
     found = np.array([face is not None for face in chosen], bool)
+    points = _points_to_align(chosen)
     for index in np.flatnonzero(found):
         face = chosen[index]
-        crops[index], boxes[index] = _crop(frames[index], face, size), face.box
+        crops[index], boxes[index] = _crop(frames[index], points[index], size), face.box
         if face.landmarks is not None:
             landmarks[index] = face.landmarks
     seen = np.flatnonzero(found)
@@ -437,7 +447,7 @@ def _main_face(faces: Sequence[Sequence[Face]], shape: tuple[int, int]) -> list[
 def _prominence(face: Face, shape: tuple[int, int]) -> float:
     """Size relative to the frame × centrality × score, 0 to 1."""
     extent, middle = np.array(shape[::-1]), (face.box[:2] + face.box[2:]) / 2
-    side = np.sqrt(np.clip(face.box[2:] - face.box[:2], 0, None).prod()) / extent.min()
+    side = _side(face.box) / extent.min()
     away = (middle - extent / 2) / (extent / 2)
     return float(min(side, 1.0) * np.exp(-0.5 * away @ away) * face.score)
 
@@ -454,8 +464,35 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ aligning
 
 
-def _crop(frame: np.ndarray, face: Face, size: int) -> np.ndarray:
-    points = face.landmarks if face.landmarks is not None else _points_from_box(face.box)
+def _points_to_align(track: Sequence[Face | None]) -> list[np.ndarray | None]:
+    """Five points [5, 2] for each face of a track: its landmarks, else the usual places in its box.
+
+    The size of a box without landmarks wavers from frame to frame although the face does not; so it is taken as the
+    median over up to five frames in which the face hardly moved.
+    """
+    where = [index for index, face in enumerate(track) if face is not None]
+    points: list[np.ndarray | None] = [None] * len(track)
+    for place, index in enumerate(where):
+        face = track[index]
+        if face.landmarks is not None:
+            points[index] = face.landmarks
+            continue
+        near = [track[other].box for other in where[max(0, place - 2) : place + 3]]
+        near = [box for box in near if _overlap(box[None], face.box[None])[0, 0] > 0.4]
+        points[index] = _points_in_box(face.box, float(np.median([_side(box) for box in near])))
+    return points
+
+
+def _side(box: np.ndarray) -> float:
+    return float(np.sqrt(np.clip(box[2:] - box[:2], 1, None).prod()))
+
+
+def _points_in_box(box: np.ndarray, side: float) -> np.ndarray:
+    return (box[:2] + box[2:]) / 2 + side * (_POINTS_IN_BOX - 0.5)
+
+
+def _crop(frame: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:
+    """Square crop in which the points [5, 2] lie on the template as well as a similarity transform can bring them."""
     matrix = similarity(points, ARCFACE_TEMPLATE * (size / 112))
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if scale < 0.7:  # warping does not average: shrink first, else fine detail turns into moiré
@@ -463,12 +500,6 @@ def _crop(frame: np.ndarray, face: Face, size: int) -> np.ndarray:
         matrix = similarity(points * scale, ARCFACE_TEMPLATE * (size / 112))
     # edge pixels repeated beyond the frame: a black border would be the strongest edge of the crop
     return cv2.warpAffine(frame, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _points_from_box(box: np.ndarray) -> np.ndarray:
-    side = np.sqrt(max(float((box[2] - box[0]) * (box[3] - box[1])), 1.0))
-    corner = (box[:2] + box[2:]) / 2 - side / 2
-    return corner + side * _POINTS_IN_BOX
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -486,6 +517,6 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     z, w = (np.asarray(points, np.float64) @ (1, 1j) for points in (source, target))
     z0, w0 = z - z.mean(), w - w.mean()
-    factor = np.vdot(z0, w0) / max(np.vdot(z0, z0).real, 1e-12)
+    factor = np.vdot(z0, w0) / np.vdot(z0, z0).real
     shift = w.mean() - factor * z.mean()
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])

@@ -171,17 +171,32 @@ def test_landmarks_land_on_the_template(degrees, scale, size):
         np.testing.assert_allclose([columns.mean(), rows.mean()], expected, atol=1.5)
 
 
+def crop_by_box(frame, seen):
+    class Fixed(Scripted):
+        def detect(self, frame):
+            return [seen]
+
+    return track_faces(frame[None], Fixed([])).crops[0]
+
+
 def test_crop_by_box_is_a_square_larger_than_the_box():
     frame = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     frame[90:150, 130:190] = 255  # the middle 60 px of a box of 80
-    crop = faces._crop(frame, face(160, 120, 80), 112)[..., 0]
+    crop = crop_by_box(frame, face(160, 120, 80))[..., 0]
     rows, columns = np.nonzero(crop > 127)
     assert 72 <= np.ptp(columns) + 1 <= 78 and abs(columns.mean() - 56) < 1.5  # so that 80 px become 100 of 112
     assert abs(np.ptp(rows) - np.ptp(columns)) <= 2
 
 
+def test_size_of_crops_by_box_is_steadied_but_follows_a_cut():
+    sides = [80, 96, 80, 70, 80, 80, 160, 160, 160]
+    track = [face(160, 120, side) for side in sides]
+    widths = [float(np.ptp(points[:2, 0])) for points in faces._points_to_align(track)]
+    np.testing.assert_allclose(widths, np.array([80] * 6 + [160] * 3) * (0.682 - 0.318), rtol=1e-5)
+
+
 def test_crop_beyond_the_frame_repeats_its_edge_instead_of_showing_black():
-    crop = faces._crop(np.full((HEIGHT, WIDTH, 3), 200, np.uint8), face(10, 10, 100), 112)
+    crop = crop_by_box(np.full((HEIGHT, WIDTH, 3), 200, np.uint8), face(10, 10, 100))
     assert crop.min() == 200
 
 
@@ -257,10 +272,10 @@ def test_unreachable_model_pack_is_a_clear_error(tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr(storage, "download_file", offline)
     monkeypatch.setenv("HOME", str(tmp_path))
-    for weights in (None, "antelopev2"):
+    for name, weights in (("insightface", None), ("insightface", "antelopev2"), ("auto", "buffalo_l")):
         expected = rf"model pack '{weights or 'buffalo_sc'}' cannot be had \(ConnectionError: name res.*go online once"
         with pytest.raises(DetectorError, match=expected):
-            get_detector("insightface", weights)
+            get_detector(name, weights)
     assert capfd.readouterr().out == ""
 
 
@@ -306,8 +321,8 @@ def test_crops_by_box_show_the_eyes_where_crops_by_landmarks_do(real, real_frame
     away = []
     for frames in real_frames.values():
         boxes, points = track_faces(frames, by_box).boxes, track_faces(frames, by_points).landmarks
-        for box, landmarks in zip(boxes, points, strict=True):
-            matrix = similarity(faces._points_from_box(box), ARCFACE_TEMPLATE)
+        for by_side, landmarks in zip(faces._points_to_align([Face(box, 1.0) for box in boxes]), points, strict=True):
+            matrix = similarity(by_side, ARCFACE_TEMPLATE)
             away.append(landmarks @ matrix[:, :2].T + matrix[:, 2] - ARCFACE_TEMPLATE)
     assert np.linalg.norm(np.nanmean(away, axis=0), axis=1).max() < 4  # px of 112, mean place
     assert np.nanmedian(np.linalg.norm(away, axis=2)) < 5
