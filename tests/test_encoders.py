@@ -245,7 +245,7 @@ def test_pitch_follows_a_step(sr):
     assert high["voiced"].all() and high["hz"].median() == pytest.approx(240, rel=0.02)
     assert not none["voiced"].any() and none["hz"].isna().all()
     crossing = contour.loc[contour["hz"] > 180, "time"].min()
-    assert crossing == pytest.approx(1.0, abs=0.05)
+    assert crossing == pytest.approx(1.0, abs=0.025)
 
 
 def test_pitch_of_too_little_audio_has_no_rows():

@@ -17,6 +17,7 @@ from ecmf_lib.encoders.base import ClipInputs, Encoder, MissingStream
 SHORTEST = 0.3  # s; below, there are too few 60 ms pitch windows for a functional to mean anything
 SILENCE = 1e-4  # peak amplitude (-80 dB of full scale); dither of a muted track stays below
 HOP = 0.01  # s between low-level descriptors, fixed by eGeMAPS
+PITCH_CENTRE = 0.03  # s from the start of the 60 ms window in which pitch is sought to its middle
 PITCH = "F0semitoneFrom27.5Hz_sma3nz"
 
 
@@ -87,7 +88,7 @@ def pitch(audio: np.ndarray, sr: int) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns time (s), hz (NaN where unvoiced), voiced (bool); a row every 10 ms; no rows for less than 0.3 s.
+        Columns time (s, middle of the window), hz (NaN where unvoiced), voiced (bool); a row every 10 ms; no rows for less than 0.3 s.
     """
     if sr != SAMPLE_RATE:
         import torch
@@ -100,4 +101,4 @@ def pitch(audio: np.ndarray, sr: int) -> pd.DataFrame:
         semitones = _descriptors("frame", audio)[_smile("frame").feature_names.index(PITCH)]
     voiced = semitones > 0
     hz = np.where(voiced, 27.5 * 2 ** (semitones / 12), np.nan)
-    return pd.DataFrame({"time": np.arange(len(semitones)) * HOP, "hz": hz, "voiced": voiced})
+    return pd.DataFrame({"time": np.arange(len(semitones)) * HOP + PITCH_CENTRE, "hz": hz, "voiced": voiced})
