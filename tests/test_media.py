@@ -298,6 +298,19 @@ def test_cover_image_of_an_audio_file_is_no_video(tmp_path):
     assert media.video_state == "absent" and media.audio_state == "ok"
 
 
+def test_rate_and_channels_may_change_within_a_file(tmp_path):
+    parts = [
+        write(tmp_path / "1.mp3", audio=tone(1.0, 44_100), rate=44_100, audio_codec="libmp3lame"),
+        write(tmp_path / "2.mp3", audio=np.tile(tone(1.0), (2, 1)), layout="stereo", audio_codec="libmp3lame"),
+    ]
+    joined = tmp_path / "j.mp3"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    audio = read_media(joined).audio
+    assert audio.size == pytest.approx(2 * RATE, rel=0.1)
+    for half in (audio[2000:14_000], audio[-14_000:-2000]):
+        assert loudest_hertz(half) == pytest.approx(440, abs=3) and np.abs(half).max() == pytest.approx(0.5, abs=0.05)
+
+
 def test_samples_that_are_not_finite_are_set_to_zero(tmp_path):
     sound = tone(0.5, RATE)
     sound[100:110] = np.nan
