@@ -198,17 +198,26 @@ def ledger_summary(ledger: pd.DataFrame, streams: Sequence[str] = STREAMS, ax: A
 # --- one clip ------------------------------------------------------------------------------------------------------
 
 
+def _corner(i: int, columns: int, height: int, wide: int) -> tuple[float, float]:
+    """Where the i-th image of a montage starts: a narrow gap between columns, a line for the caption above each row."""
+    return i % columns * 1.03 * wide, i // columns * (height + _line(height))
+
+
+def _line(height: int) -> float:
+    return 0.16 * height + 4
+
+
 def _montage(ax: Axes | None, images: np.ndarray, captions: Sequence[str], columns: int, width: float) -> Axes:
     """Images side by side in rows of `columns`, each under its caption; data units are pixels."""
     height, wide = images.shape[1:3]
     rows = -(-len(images) // columns)
-    line = 0.16 * height + 4  # room for a caption
+    line = _line(height)
     ax = _axes(ax, 0.25 + width * rows * (height + line) / (min(columns, len(images)) * wide), width)
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        x, y = i % columns * wide * 1.03, i // columns * (height + line)
+        x, y = _corner(i, columns, height, wide)
         ax.imshow(image, extent=(x, x + wide, y + height, y), interpolation="antialiased")
         ax.text(x + wide / 2, y - 0.03 * height, caption, ha="center", va="bottom", fontsize=8)
-    ax.set(xlim=(0, min(columns, len(images)) * wide * 1.03), ylim=(rows * (height + line) - line, -line))
+    ax.set(xlim=(0, min(columns, len(images)) * 1.03 * wide), ylim=(rows * (height + line) - line, -line))
     ax.set_axis_off()
     return ax
 
@@ -230,11 +239,10 @@ def film_strip(
     """
     ax = _montage(ax, frames, [f"{time:.2f} s" for time in times], columns, WIDTH)
     height, wide = frames.shape[1:3]
-    line = 0.16 * height + 4
     for i, box in enumerate([] if boxes is None else np.asarray(boxes, float)):
         if np.isnan(box).any():
             continue
-        x, y = i % columns * wide * 1.03, i // columns * (height + line)
+        x, y = _corner(i, columns, height, wide)
         # a face at the border has a box that leaves the frame: draw what lies inside
         x0, y0, x1, y1 = np.clip(box, 0, [wide, height, wide, height])
         ax.add_patch(Rectangle((x + x0, y + y0), x1 - x0, y1 - y0, fill=False, edgecolor="#f0e442", linewidth=1.8))

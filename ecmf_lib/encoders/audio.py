@@ -88,7 +88,8 @@ def pitch(audio: np.ndarray, sr: int) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns time (s, middle of the window), hz (NaN where unvoiced), voiced (bool); a row every 10 ms; no rows for less than 0.3 s.
+        Columns time (s, middle of the window), hz (NaN where unvoiced), voiced (bool); a row every 10 ms; no
+        rows for less than 0.3 s.
     """
     if sr != SAMPLE_RATE:
         import torch
