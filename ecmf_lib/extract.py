@@ -115,8 +115,7 @@ def extract(
     with store.locked():
         run = _Run(corpus, store, task, shard_size, retry_failed)
         with tqdm(total=len(corpus), desc=corpus.name, unit="clip", disable=not progress) as run.bar:
-            cores = len(os.sched_getaffinity(0))
-            with closing(run_jobs(run.jobs(), task, workers=workers or cores)) as answers:
+            with closing(run_jobs(run.jobs(), task, workers=workers or _cores())) as answers:
                 for job, results in answers:
                     run.receive(job, results)
         return run.finish()
@@ -156,23 +155,38 @@ def imported_ledger(ids: list[str], sets: Mapping[str, FeatureSet]) -> pd.DataFr
     Returns
     -------
     DataFrame
-        As from :func:`extract`; a clip is "failed" if it has features in none of the sets.
+        As from :func:`extract`; the digest is that of the features. A clip is "failed" if none of the sets has any.
     """
+    _check_names(sets)
     said = {stream: dict(zip(found.index["id"], found.index["reason"], strict=True)) for stream, found in sets.items()}
+    keys = [dict(zip(found.index["id"], found.index["key"], strict=True)) for found in sets.values()]
     rows = []
     for id in ids:
         columns = {stream: why.get(id, "not among the imported features") or DONE for stream, why in said.items()}
         done = DONE in columns.values()
         reason = "" if done else "; ".join(f"{stream}: {why}" for stream, why in columns.items())
-        rows.append({"id": id, "status": DONE if done else FAILED, "reason": reason, "digest": ""} | columns)
+        digest = digest_of(*(of_set.get(id) for of_set in keys))[:32]
+        rows.append({"id": id, "status": DONE if done else FAILED, "reason": reason, "digest": digest} | columns)
     ledger = _ledger_table(rows, sets).to_pandas()
     ledger.attrs = {"sets": {stream: found.name for stream, found in sets.items()}}
     return ledger
 
 
+def _check_names(streams: Mapping[str, object]) -> None:
+    for stream in streams:
+        if stream in _LEDGER.names:
+            raise ValueError(f"stream '{stream}' would hide a column of the ledger; call it otherwise")
+
+
+def _cores() -> int:
+    """Cores that this process may use (macOS only says how many there are)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _check(corpus, encoders, detector, n_frames, workers, shard_size) -> None:
     if not encoders:
         raise ValueError("no encoders given; take a profile, e.g. encoders.profile('light')")
+    _check_names(encoders)
     for stream, encoder in encoders.items():
         if stream != encoder.stream:
             raise ValueError(f"encoder '{encoder.name}' is for stream '{encoder.stream}', given for '{stream}'")
@@ -202,27 +216,35 @@ class _Run:
         self.corpus, self.store, self.task, self.shard_size = corpus, store, task, shard_size
         self.bar: tqdm | None = None
         self.digests = FileDigests(store.root / ".cache" / "digests.jsonl")
-        self.sets = {stream: self._about(encoder) for stream, encoder in task.encoders.items()}
+        self.settings = {stream: self._settings(encoder) for stream, encoder in task.encoders.items()}
+        fingerprint = corpus.fingerprint
+        self.sets = {stream: self._about(encoder, fingerprint) for stream, encoder in task.encoders.items()}
         ids = corpus.clips["id"].tolist()
         self.writers = {
             stream: SetWriter(store.folder(about["name"]), store.scratch, ids, about, retry_failed=retry_failed)
             for stream, about in self.sets.items()
         }
         if task.uses & MEDIA:
-            folder = _ledger_folder(store, corpus.name) / f"facts-{digest_of(self._settings(task.uses))[:8]}"
+            self.settings[FACTS] = self._seen(task.uses | {"frames"})
+            folder = _ledger_folder(store, corpus.name) / f"facts-{digest_of(self.settings[FACTS])[:8]}"
             self.writers[FACTS] = SetWriter(folder, store.scratch, ids, None, retry_failed=retry_failed)
         self.pairs: dict[str, list[Pair]] = {part: [] for part in self.writers}
         self.clip_digests: list[str] = []
         self.open: dict[int, _Chunk] = {}
         self.failed = 0
 
-    def _settings(self, uses: frozenset[str]) -> dict:
+    def _settings(self, encoder: Encoder) -> dict:
+        """All that changes an encoder's features, apart from the clip."""
+        own = {"encoder": encoder.settings, "encoder_fingerprint": encoder.fingerprint}
+        return own | self._seen(encoder.uses)
+
+    def _seen(self, uses: frozenset[str]) -> dict:
         """Settings of the run that change what an encoder gets to see."""
         sampled = {"n_frames": self.task.n_frames} if uses & {"frames", "faces"} else {}
         return sampled | ({"detector": self.task.detector.fingerprint} if "faces" in uses else {})
 
-    def _about(self, encoder: Encoder) -> dict:
-        corpus = {"name": self.corpus.name, "fingerprint": self.corpus.fingerprint, "clips": len(self.corpus)}
+    def _about(self, encoder: Encoder, corpus_fingerprint: str) -> dict:
+        corpus = {"name": self.corpus.name, "fingerprint": corpus_fingerprint, "clips": len(self.corpus)}
         detector = {"detector_name": self.task.detector.name} if "faces" in encoder.uses else {}
         return describe_set(
             stream=encoder.stream,
@@ -231,7 +253,7 @@ class _Run:
             dim=encoder.dim,
             licence=encoder.licence,
             corpus=corpus,
-            settings={"encoder_fingerprint": encoder.fingerprint} | self._settings(encoder.uses) | encoder.settings,
+            settings=self.settings[encoder.stream],
             weights=encoder.weights,
             feature_names=encoder.feature_names,
             **detector,
@@ -247,8 +269,7 @@ class _Run:
                 uses = self.task.uses & MEDIA if part == FACTS else self.task.encoders[part].uses
                 # both files for any use of one of them: a file that cannot be read fails the clip's other streams too
                 content = [media if uses & MEDIA else None, text if "text" in uses else None]
-                made = "" if part == FACTS else self.task.encoders[part].fingerprint
-                of_part.append(Pair(clip.id, digest_of(content, self._settings(uses), made)[:32]))
+                of_part.append(Pair(clip.id, digest_of(content, self.settings[part])[:32]))
         for part, of_part in pairs.items():
             self.pairs[part] += of_part
         self.digests.save()
@@ -304,7 +325,7 @@ class _Run:
             writer.finish(self.pairs[part])
         names = {stream: about["name"] for stream, about in self.sets.items()}
         rows = [self._ledger_row(place, clip_id) for place, clip_id in enumerate(self.corpus.clips["id"])]
-        about = {"corpus": self.corpus.name, "fingerprint": self.corpus.fingerprint, "sets": names}
+        about = {"corpus": self.corpus.name, "sets": names}
         table = _ledger_table(rows, names).replace_schema_metadata({"ecmf": json.dumps(about)})
         write_table(_ledger_folder(self.store, self.corpus.name) / "ledger.parquet", table, self.store.scratch)
         ledger = read_ledger(self.store, self.corpus.name)

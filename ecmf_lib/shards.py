@@ -191,7 +191,7 @@ class SetWriter:
     about : dict or None
         Content of ``set.json``; None for a ledger.
     retry_failed : bool
-        Treat rows in state ``"failed"`` as if they were not there.
+        Treat this run's clips in state ``"failed"`` as if they were not there.
     keep_others : bool
         False: what this run does not bring is removed.
     """
@@ -212,15 +212,17 @@ class SetWriter:
         self._rows: dict[str, dict[Pair, Row]] = {}  # of each shard that is whole
         self._where: dict[Pair, str] = {}  # the shard whose row counts
         self._found = set(self._shards.glob("*"))
+        ids = set(ids)
+        retried = ids if retry_failed else set()
         for path in sorted(self._found):
             try:
                 rows = read_rows(path)
             except StoreError:
                 continue  # torn: as if it were not there, and removed at the end
-            usable = {row.pair: row for row in rows if not (retry_failed and row.state == FAILED)}
+            usable = {row.pair: row for row in rows if row.state != FAILED or row.pair.id not in retried}
             self._rows[path.name] = usable
             self._where = dict.fromkeys(usable, path.name) | self._where
-        self._kept = self._others(set(ids)) if keep_others else []
+        self._kept = self._others(ids) if keep_others else []
         if about is not None and not (folder / "set.json").exists():
             self._describe()  # so that what is done can be read before the run is over
 
@@ -260,7 +262,8 @@ class SetWriter:
         if self._about is not None and (self._changed or not self._kept):
             table = index_table((self._where[pair], self.row(pair)) for pair in live)
             write_table(self._folder / "index.parquet", table, self._scratch)
-            self._describe()
+            if not self._kept:  # else the set goes on to be one of the larger run
+                self._describe()
         for path in self._found - {self._shards / self._where[pair] for pair in live}:
             path.unlink()
 

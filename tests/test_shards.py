@@ -194,6 +194,16 @@ def test_failed_rows_are_retried_only_on_request(tmp_path):
     assert writer(tmp_path, "ab").row(failed).state == "done"
 
 
+def test_retrying_a_selection_leaves_the_failures_of_other_clips(tmp_path):
+    made = writer(tmp_path, "ab")
+    failed = {pair: (Row(pair, FAILED, "crash"), None) for pair in pairs("ab")}
+    made.write_chunk(pairs("ab"), failed)
+    made.finish(pairs("ab"))
+    fill(tmp_path, "b", retry_failed=True)
+    found = writer(tmp_path, "ab")
+    assert [found.row(pair).state for pair in pairs("ab")] == ["failed", "done"]
+
+
 def test_digests_follow_the_content(tmp_path):
     file, memory = tmp_path / "a.wav", tmp_path / "cache" / "digests.jsonl"
     file.write_bytes(b"one")
