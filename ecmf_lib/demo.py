@@ -10,7 +10,6 @@ that the chain works, and what scores look like when no stream suffices.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import time
@@ -31,6 +30,7 @@ from ecmf_lib.demo_face import LOOKS, Head, homography
 from ecmf_lib.demo_plan import ClipPlan, manifest_table, plan_demo, truth_table
 from ecmf_lib.demo_scene import HEIGHT, WIDTH, Scene, over
 from ecmf_lib.demo_voice import VOICES, speak
+from ecmf_lib.workers import run_jobs
 
 FPS = 15
 VERSION = 1  # raise when the same seed gives another corpus: it is then made anew
@@ -75,6 +75,8 @@ def make_demo(folder: Path, *, seed: int = 0, n_clips: int = 240, workers: int =
     ------
     FileExistsError
         If the folder holds something else.
+    RuntimeError
+        If a clip cannot be made, for example because the disk is full.
     """
     folder = Path(folder).resolve()
     marker = {"corpus": "demo", "version": VERSION, "seed": seed, "n_clips": n_clips}
@@ -151,9 +153,13 @@ def draw_clip(plan: ClipPlan, seed: int) -> tuple[Iterator[np.ndarray], np.ndarr
 
 
 def _render(plan: ClipPlan, folder: Path, seed: int) -> str:
-    frames, samples = draw_clip(plan, seed)
-    _write_mp4(folder / f"{plan.id}.mp4", frames, samples)
-    return plan.id
+    """Make one clip's file. Returns what went wrong, or nothing: a worker's task may not raise."""
+    try:
+        frames, samples = draw_clip(plan, seed)
+        _write_mp4(folder / f"{plan.id}.mp4", frames, samples)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def _write_mp4(path: Path, frames: Iterator[np.ndarray], samples: np.ndarray) -> None:
@@ -175,16 +181,11 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], samples: np.ndarray) ->
 
 
 def _render_all(plans: list[ClipPlan], folder: Path, seed: int, workers: int, progress: bool) -> None:
-    job = partial(_render, folder=folder, seed=seed)
-    bar = partial(tqdm, total=len(plans), desc="making the demo corpus", unit="clip", disable=not progress)
-    if workers <= 1:
-        for _ in bar(map(job, plans)):
-            pass
-        return
-    # Spawned, because a fork would copy the locks of OpenCV's and torch's threads. Leaving the block ends the workers.
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(plans)), cv2.setNumThreads, (1,)) as pool:
-        for _ in bar(pool.imap_unordered(job, plans, chunksize=2)):
-            pass
+    task = partial(_render, folder=folder, seed=seed)
+    done = ((plan, task(plan)) for plan in plans) if workers <= 1 else run_jobs(plans, task, workers=workers)
+    for plan, trouble in tqdm(done, total=len(plans), desc="making the demo corpus", unit="clip", disable=not progress):
+        if trouble:
+            raise RuntimeError(f"demo corpus: {plan.id}.mp4 could not be made in {folder} ({trouble})")
 
 
 def _complete(folder: Path, marker: dict) -> bool:

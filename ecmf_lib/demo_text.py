@@ -1,7 +1,8 @@
 """Sentence bank of the demo corpus, written for it in English and Chinese.
 
 ``PLAIN`` says what is felt. ``MISLEADING`` and ``SARCASTIC`` use the words of one emotion and mean another.
-``UNINFORMATIVE`` would fit any. Every sentence may be spoken with several emotions, so none gives a label away.
+``UNINFORMATIVE`` would fit any. All but the plain ones are meant to be spoken with several emotions, and a plain one
+now and then is, so that a sentence does not give its label away.
 """
 
 from __future__ import annotations
@@ -195,7 +196,7 @@ def say(state: str, emotion: str, language: str, rng: np.random.Generator) -> tu
         return str(rng.choice(PLAIN[language][emotion])), emotion, "plain"
     if state == "uninformative":
         return str(rng.choice(UNINFORMATIVE[language])), "neutral", "uninformative"
-    kind = str(rng.choice(["misleading", "sarcastic", "borrowed"], p=[0.3, 0.4, 0.3]))
+    kind = str(rng.choice(["misleading", "sarcastic", "borrowed"], p=[0.25, 0.3, 0.45]))
     bank = {"misleading": MISLEADING, "sarcastic": SARCASTIC}.get(kind)
     fitting = [row for row in bank[language] if emotion in row[1]] if bank else []
     if fitting:

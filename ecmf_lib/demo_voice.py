@@ -59,11 +59,11 @@ class Prosody:
 
 PROSODY = {
     "neutral": Prosody(0.0, 1.6, -2.0, 4.2, 0.0, 0.50, 0.06, 0.006, 0.03),
-    "angry": Prosody(3.0, 5.0, -3.5, 5.2, 8.0, 0.05, 0.02, 0.012, 0.08, pause=0.03),
-    "happy": Prosody(4.5, 6.5, 0.5, 5.0, 4.0, 0.30, 0.05, 0.007, 0.04, smile=1.07, pause=0.05),
-    "sad": Prosody(-2.5, 1.0, -4.0, 3.0, -8.0, 0.95, 0.30, 0.012, 0.08, smile=0.97, pause=0.28),
-    "worried": Prosody(3.0, 2.0, 1.0, 5.6, -4.0, 0.65, 0.20, 0.028, 0.12, tremor=1.1, pause=0.16),
-    "surprise": Prosody(6.0, 6.0, 4.0, 4.0, 4.0, 0.35, 0.12, 0.008, 0.04, final=8.0, pause=0.06),
+    "angry": Prosody(2.0, 4.5, -4.0, 5.4, 10.0, 0.0, 0.02, 0.016, 0.12, pause=0.03),
+    "happy": Prosody(5.5, 8.0, 0.5, 5.4, 4.0, 0.30, 0.05, 0.004, 0.03, smile=1.12, pause=0.04),
+    "sad": Prosody(-3.0, 0.8, -4.0, 2.9, -9.0, 0.98, 0.32, 0.012, 0.08, smile=0.96, pause=0.30),
+    "worried": Prosody(2.5, 2.0, 1.0, 5.6, -4.0, 0.60, 0.20, 0.032, 0.14, tremor=1.3, pause=0.16),
+    "surprise": Prosody(8.5, 5.0, 5.0, 3.8, 4.0, 0.35, 0.16, 0.008, 0.04, final=10.0, pause=0.06),
 }
 
 #: Vowel → first three formants in Hz of a 17 cm tract, after Peterson & Barney 1952, and how far the jaw opens.
