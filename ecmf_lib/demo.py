@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from ecmf_lib.config import SAMPLE_RATE
 from ecmf_lib.demo_action import act
-from ecmf_lib.demo_face import LOOKS, Head, homography
+from ecmf_lib.demo_face import Head, homography
+from ecmf_lib.demo_head import LOOKS
 from ecmf_lib.demo_plan import ClipPlan, manifest_table, plan_demo, truth_table
 from ecmf_lib.demo_scene import HEIGHT, WIDTH, Scene, over
 from ecmf_lib.demo_voice import VOICES, speak

@@ -18,7 +18,8 @@ from ecmf_lib import demo, demo_plan, demo_text
 from ecmf_lib.config import EMOTIONS, STREAMS
 from ecmf_lib.corpus import read_csv
 from ecmf_lib.demo_action import PROTOTYPES, UNITS
-from ecmf_lib.demo_face import LOOKS, SCALE, TOP, Head
+from ecmf_lib.demo_face import Head
+from ecmf_lib.demo_head import LOOKS, SCALE, TOP
 from ecmf_lib.demo_voice import VOICES, speak
 from ecmf_lib.faces import get_detector
 
