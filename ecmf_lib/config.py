@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -45,6 +45,7 @@ class Settings(BaseModel):
     """Parameters that every notebook has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    needs_clips: ClassVar[bool] = False  # True: the notebook makes no sense on a corpus of ready-made features
 
     corpus: str = Field("demo", min_length=1, description="adapter name, folder, or 'adapter:folder'")
     output: str = Field("reports/demo", min_length=1, description="folder of this run's tables and notebooks")
@@ -55,10 +56,23 @@ class Settings(BaseModel):
     workers: int = Field(0, ge=0, le=256, description="decode processes; 0 = one a core")
     max_clips: int = Field(0, ge=0, description="so many clips, evenly spread (tests, teaching); 0 = all")
 
+    @classmethod
+    def from_notebook(cls, namespace: dict) -> Settings:
+        """The settings that a notebook's ``parameters`` cell has set: ``Settings.from_notebook(globals())``.
+
+        Raises
+        ------
+        SettingsError
+            As :func:`check_parameters`.
+        """
+        name = next(name for name, model in NOTEBOOKS.items() if model is cls)
+        return check_parameters(name, {field: namespace[field] for field in cls.model_fields if field in namespace})
+
 
 class StartSettings(Settings):
     """Parameters of ``00_start_here``."""
 
+    needs_clips: ClassVar[bool] = True
     clip: str = Field("", description="id of the clip that is followed; empty = the first good one")
 
 
@@ -69,7 +83,7 @@ class ExtractSettings(Settings):
 class FuseSettings(Settings):
     """Parameters of ``03_fuse_and_ablate``."""
 
-    folds: int = Field(5, ge=2, le=50, description="outer folds; speakers are held apart")
+    folds: int = Field(6, ge=2, le=50, description="outer folds; speakers are held apart")
     seeds: int = Field(3, ge=1, le=50, description="repetitions with another seed")
     epochs: int = Field(60, ge=1, le=1000, description="most epochs; the inner split stops earlier")
     bootstrap: int = Field(2000, ge=50, le=100_000, description="resamples of speakers for intervals")

@@ -138,11 +138,16 @@ class Corpus:
         text = self.clips.to_csv(index=False, lineterminator="\n") + "|".join(self.classes)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def groups(self) -> tuple[list[str], str]:
+    def groups(self, ids: Iterable[str] | None = None) -> tuple[list[str], str]:
         """What folds hold apart for each clip, and its name.
 
         Speakers, where they are known. A clip whose speaker nobody knows is a group of its own. With a single
         speaker the ``take`` column is used if the adapter gave one (several files of one performance), else the clip.
+
+        Parameters
+        ----------
+        ids : iterable of str, optional
+            Only these clips, in this order; default all, in manifest order.
 
         Returns
         -------
@@ -151,13 +156,13 @@ class Corpus:
         unit : str
             ``"speaker"``, ``"take"`` or ``"clip"``. With the last two, scores say nothing about new people.
         """
-        speakers = self.clips["speaker"]
+        clips = self.clips if ids is None else self.clips.set_index("id", drop=False).loc[list(ids)]
+        speakers = clips["speaker"]
         if speakers[speakers != ""].nunique() >= 2:
-            known = speakers.where(speakers != "", "clip:" + self.clips["id"])
-            return known.tolist(), "speaker"
-        if "take" in self.clips.columns:
-            return self.clips["take"].tolist(), "take"
-        return self.clips["id"].tolist(), "clip"
+            return speakers.where(speakers != "", "clip:" + clips["id"]).tolist(), "speaker"
+        if "take" in clips.columns:
+            return clips["take"].tolist(), "take"
+        return clips["id"].tolist(), "clip"
 
     def _clip(self, row) -> Clip:
         def path(name: str) -> Path | None:

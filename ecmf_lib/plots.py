@@ -17,6 +17,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from sklearn.metrics import cohen_kappa_score
 
@@ -313,6 +314,34 @@ def feature_bars(names: Sequence[str], values: np.ndarray, *, top: int = 12, ax:
     ax.set(xlabel="z-score against the corpus", ylabel="feature")
     ax.grid(axis="y", visible=False)
     return ax
+
+
+def stream_maps(points: pd.DataFrame, colour: str) -> Figure:
+    """One small map of the clips for each stream.
+
+    Parameters
+    ----------
+    points : DataFrame
+        stream, x, y and the column `colour`; see :func:`ecmf_lib.explore.flat_map`.
+    colour : str
+        Column whose values are told apart by colour.
+    """
+    streams = points["stream"].unique()
+    names = [name for name in EMOTION_COLOURS if name in set(points[colour])]
+    names += sorted(set(points[colour]) - set(names))
+    figure, axes = plt.subplots(1, len(streams), figsize=(WIDTH, 2.9), layout="constrained", squeeze=False)
+    # more names than colours that can be told apart: a continuous scale, since only the grouping matters
+    many = dict(zip(names, sns.color_palette("husl", len(names)), strict=True))
+    palette = colours(names, EMOTION_COLOURS) if len(names) <= len(EMOTION_COLOURS) else many
+    for ax, stream in zip(axes[0], streams, strict=True):
+        part = points[points["stream"] == stream]
+        sns.scatterplot(
+            part, x="x", y="y", hue=colour, hue_order=names, palette=palette, s=14, linewidth=0, legend=False, ax=ax
+        )
+        ax.set(title=stream, xlabel="", ylabel="", xticks=[], yticks=[])
+    handles = [Patch(color=palette[name], label=name) for name in names]
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
+    return figure
 
 
 # --- models --------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from ecmf_lib import __version__
 from ecmf_lib.adapters import open_corpus
@@ -24,7 +25,7 @@ from ecmf_lib.corpus import Corpus
 from ecmf_lib.encoders import Encoder, profile
 from ecmf_lib.extract import extract
 from ecmf_lib.faces import Detector, get_detector
-from ecmf_lib.interchange import import_npz
+from ecmf_lib.interchange import import_npz, imported_ledger
 from ecmf_lib.store import FeatureSet, FeatureStore
 
 #: Packages whose version can change a number.
@@ -150,14 +151,7 @@ def _import(corpus: Corpus, store: FeatureStore) -> tuple[dict[str, FeatureSet],
             licence=corpus.licence,
             keep=corpus.clips["id"].tolist(),
         )
-    ledger = pd.DataFrame({"id": corpus.clips["id"], "status": "done", "reason": "", "digest": ""})
-    for stream, features in sets.items():
-        reasons = features.index.set_index("id")["reason"].reindex(ledger["id"]).to_numpy()
-        ledger[stream] = np.where(ledger["id"].isin(features.ids), "done", reasons)
-        ledger["digest"] = ledger["digest"] + features.index["key"].to_numpy()
-    has_any = (ledger[list(sets)] == "done").any(axis=1)
-    ledger.loc[~has_any, ["status", "reason"]] = ["failed", "no stream has usable features"]
-    return sets, ledger
+    return sets, imported_ledger(corpus.clips["id"].tolist(), sets)
 
 
 def code_version() -> str:
@@ -183,11 +177,17 @@ class Results:
     folder: Path
     provenance: dict[str, str]
 
-    def table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
-        """Write a small table as csv, numbers to 6 digits; gives it back for the cell to show."""
+    def table(self, frame: pd.DataFrame, name: str, *, columns: list[str] | None = None) -> Styler:
+        """Write a small table as csv, numbers to 6 digits; gives it back for the cell to show.
+
+        Parameters
+        ----------
+        columns : list of str, optional
+            The ones to show; all are written.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         frame.to_csv(self.folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
-        return frame
+        return readable(frame if columns is None else frame[columns], name)
 
     def predictions(self, frame: pd.DataFrame, name: str = "predictions") -> Path:
         """Write predictions (one row a model, seed and clip) as parquet: what every score is computed from."""
@@ -196,10 +196,25 @@ class Results:
         frame.to_parquet(path, index=False)
         return path
 
-    def headline(self, title: str, figures: dict[str, str], thumbnail: Figure) -> None:
+    def headline(self, title: str, figures: dict[str, str], *, figure: Figure) -> None:
         """What the index shows of this notebook: a title, a few figures with their names, and a picture."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        thumbnail.savefig(self.folder / "thumbnail.png", dpi=60, bbox_inches="tight")
+        figure.savefig(self.folder / "thumbnail.png", dpi=60, bbox_inches="tight")
         content = {"title": title, "figures": figures, "provenance": self.provenance}
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (self.folder / "headline.json").write_text(text + "\n", encoding="utf-8")
+
+
+def readable(frame: pd.DataFrame, name: str) -> Styler:
+    """A table as a page shows it: rounded, without the row numbers, what people said escaped.
+
+    Parameters
+    ----------
+    name : str
+        Unique on the page. pandas would draw a random one, and no two reports would be the same.
+    """
+    return (
+        Styler(frame.reset_index(drop=True), uuid=name, cell_ids=False)
+        .format(precision=3, na_rep="", escape="html")
+        .hide()
+    )

@@ -115,15 +115,23 @@ def execute(name: str, output: Path, parameters: dict) -> Outcome:
             parameters=parameters,
             kernel_name="python3",
             cwd=REPO / "notebooks",
+            extra_arguments=["--log-level=40"],  # ipykernel warns of TCP on loopback at each start
             progress_bar={"file": sys.stderr, "desc": name, "leave": False},
         )
     except PapermillExecutionError as failure:
-        error = f"cell {failure.cell_index + 1} failed: {failure.ename}: {failure.evalue}".strip()
+        error = _where(failure, parameters)
     notebook = load_notebook_node(str(target))
     _scrub(notebook)
     nbformat.write(notebook, target)
     (output / f"{name}.html").write_text(render(notebook, name, error), encoding="utf-8")
     return Outcome(name, "failed" if error else "done", error)
+
+
+def _where(failure: PapermillExecutionError, parameters: dict) -> str:
+    """Which cell failed, counted as in the source (papermill adds one with the parameters), and what it said."""
+    number = failure.cell_index + (0 if parameters else 1)
+    first_line = failure.source.strip().splitlines()[0]
+    return f"cell {number} (`{first_line}`) failed: {failure.ename}: {failure.evalue}"
 
 
 def _scrub(notebook) -> None:

@@ -42,11 +42,12 @@ def report(
         from ecmf_lib.report import parameters_of, run_notebooks
 
         spec = _relative_spec(corpus)
-        target = (output or REPO / "reports" / open_corpus(spec, base=REPO).name).resolve()
+        opened = open_corpus(spec, base=REPO)
+        target = (output or REPO / "reports" / opened.name).resolve()
         parameters = {"corpus": spec, "output": _relative(target)} | _assignments(settings)
         if weights is not None:
             parameters["weights"] = _relative(weights)
-        wanted = notebook or list(NOTEBOOKS)
+        wanted = notebook or [name for name in NOTEBOOKS if not (opened.features and NOTEBOOKS[name].needs_clips)]
         for name in wanted:
             parameters_of(name, parameters, wanted)  # refuse a bad parameter before anything long starts
         project = open_project(Settings(**{k: v for k, v in parameters.items() if k in Settings.model_fields}))
@@ -107,10 +108,11 @@ def refusals() -> Iterator[None]:
     from ecmf_lib.corpus import CorpusError
     from ecmf_lib.faces import DetectorError
     from ecmf_lib.shards import StoreError
+    from ecmf_lib.workers import WorkerError
 
     try:
         yield
-    except (SettingsError, CorpusError, DetectorError, StoreError) as error:
+    except (SettingsError, CorpusError, DetectorError, StoreError, WorkerError) as error:
         typer.secho(str(error), err=True, fg="red")
         raise typer.Exit(2) from None
 

@@ -32,6 +32,12 @@ _ONE_THREAD = {
 }
 
 
+_NO_START = (
+    "worker processes end before they begin ({}); in a script, the call must stand under "
+    "`if __name__ == '__main__':`, because each worker imports the script again"
+)
+
+
 class WorkerError(RuntimeError):
     """Worker processes cannot be started at all, whatever the job."""
 
@@ -73,7 +79,7 @@ def run_jobs(
     Raises
     ------
     WorkerError
-        If a worker cannot even receive the task.
+        If a worker cannot even receive the task: that says nothing about a job.
     """
     jobs = iter(jobs)
     idle: list[_Worker] = []
@@ -104,6 +110,8 @@ def run_jobs(
                 elif not worker.alone:
                     suspects.append(worker.job)
                     continue
+                elif not worker.started:
+                    raise WorkerError(_NO_START.format(result))
                 yield worker.job, result
     finally:
         for worker in [*idle, *busy.values()]:

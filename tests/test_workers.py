@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -107,3 +109,12 @@ def _is_worker(pid: str) -> bool:
         return "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return False
+
+
+def test_a_script_without_main_guard_is_told_so(tmp_path):
+    """Each worker imports the script again; without the guard it would end there, and that is no clip's fault."""
+    script = tmp_path / "script.py"
+    script.write_text("from ecmf_lib.workers import run_jobs\nprint(list(run_jobs(['a'], len, workers=1)))\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "must stand under `if __name__ == '__main__':`" in done.stderr

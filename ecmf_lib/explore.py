@@ -1,0 +1,119 @@
+"""Looking closely: one clip through every step, and what the streams of a corpus know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
+
+from ecmf_lib.corpus import Clip
+from ecmf_lib.demo import read_truth
+from ecmf_lib.faces import FaceTrack, track_faces
+from ecmf_lib.media import Media, read_media
+from ecmf_lib.project import Project
+from ecmf_lib.samples import FusionData
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One clip, decoded, with its face followed."""
+
+    media: Media
+    track: FaceTrack
+
+
+def look(project: Project, clip: Clip) -> Seen:
+    """Decode a clip and follow its face, with the project's settings, as the extraction does.
+
+    Raises
+    ------
+    MediaError
+        If the clip cannot be decoded.
+    """
+    media = read_media(clip.video, clip.audio, n_frames=project.settings.frames)
+    return Seen(media, track_faces(media.frames, project.detector))
+
+
+def outstanding(project: Project, clip_id: str, streams: tuple[str, ...], *, n: int = 5) -> dict[str, pd.DataFrame]:
+    """The named features in which a clip differs most from its corpus.
+
+    Returns
+    -------
+    dict
+        Stream → DataFrame (feature, z) with the n largest absolute z-scores; streams that the clip lacks are left out.
+    """
+    ids = project.corpus.clips["id"].tolist()
+    found = {}
+    for stream in streams:
+        matrix, present = project.sets[stream].matrix(ids)
+        row = ids.index(clip_id)
+        if not present[row]:
+            continue
+        z = StandardScaler().fit(matrix[present]).transform(matrix[[row]])[0]
+        top = np.argsort(-np.abs(z), kind="stable")[:n]
+        names = project.encoders[stream].feature_names
+        found[stream] = pd.DataFrame({"feature": [names[i] for i in top], "z": z[top]})
+    return found
+
+
+def truth(project: Project) -> pd.DataFrame | None:
+    """What a generated corpus really expresses, by id; None for a real one."""
+    folder = project.corpus.root
+    return read_truth(folder).set_index("id") if (folder / "demo.json").is_file() else None
+
+
+def neighbours(data: FusionData) -> pd.DataFrame:
+    """What a clip has in common with the clip that is most similar in a stream.
+
+    If the nearest clip is of the same *speaker* far more often than chance, then folds drawn at random would let a
+    model score by recognising people.
+
+    Returns
+    -------
+    DataFrame
+        stream, same_label, same_speaker, and what chance would give for both; shares from 0 to 1.
+    """
+    labels, speakers = np.asarray(data.labels), np.asarray(data.speakers)
+    rows = []
+    for stream, x in data.streams.items():
+        there = data.present[stream]
+        z = StandardScaler().fit_transform(x[there])
+        nearest = NearestNeighbors(n_neighbors=2).fit(z).kneighbors(z, return_distance=False)[:, 1]
+        row: dict = {"stream": stream}
+        for name, kind in (("label", labels[there]), ("speaker", speakers[there])):
+            counts = np.unique(kind, return_counts=True)[1]
+            row[f"same_{name}"] = float(np.mean(kind[nearest] == kind))
+            row[f"chance_{name}"] = float(np.sum(counts * (counts - 1)) / (len(kind) * (len(kind) - 1)))
+        rows.append(row)
+    return pd.DataFrame(rows)[["stream", "same_label", "chance_label", "same_speaker", "chance_speaker"]]
+
+
+def flat_map(data: FusionData) -> pd.DataFrame:
+    """Each stream in two dimensions: its first two principal components after standardising.
+
+    Returns
+    -------
+    DataFrame
+        stream, id, label, speaker, x, y.
+    """
+    parts = []
+    for stream, x in data.streams.items():
+        there = data.present[stream]
+        flat = PCA(2, svd_solver="full").fit_transform(StandardScaler().fit_transform(x[there]))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "stream": stream,
+                    "id": np.asarray(data.ids)[there],
+                    "label": np.asarray(data.classes)[data.labels[there]],
+                    "speaker": np.asarray(data.speakers)[there],
+                    "x": flat[:, 0],
+                    "y": flat[:, 1],
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,109 @@
+"""The comparison that notebook 03 shows: which models, on which folds, and how their scores read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ecmf_lib.config import FuseSettings, cache_dir
+from ecmf_lib.samples import FusionData, grouped_folds
+from ecmf_lib.train import ModelSpec, cross_validate
+
+#: Of a results table, what a reader compares.
+SHOWN = ["model", "weighted_f1", "low", "high", "macro_f1", "accuracy", "difference", "p", "p_holm"]
+ALONE = " alone"
+MAJORITY = "always the commonest"
+
+
+def models(data: FusionData) -> list[ModelSpec]:
+    """Each stream alone, the fusions, and guessing."""
+    alone = [ModelSpec(stream + ALONE, "logistic", streams=(stream,)) for stream in data.streams]
+    return [
+        ModelSpec("ECMF", "ecmf"),
+        ModelSpec("baseline attention", "baseline-attention"),
+        ModelSpec("concatenation", "concat"),
+        ModelSpec("late fusion", "late-logistic"),
+        ModelSpec("all features, logistic", "logistic"),
+        *alone,
+        ModelSpec(MAJORITY, "majority"),
+    ]
+
+
+def ablations(data: FusionData) -> list[ModelSpec]:
+    """ECMF with one part off at a time, or without one stream."""
+    off = [
+        ModelSpec("without attention", "ecmf", options={"attention": False}),
+        ModelSpec("without residual", "ecmf", options={"residual": "none"}),
+        ModelSpec("without modality dropout", "ecmf", options={"modality_dropout": 0.0}),
+        ModelSpec("without losses of the streams' own", "ecmf", options={"auxiliary": 0.0}),
+    ]
+    streams = list(data.streams)
+    fewer = [
+        ModelSpec(f"without {name}", "ecmf", streams=tuple(s for s in streams if s != name))
+        for name in streams
+        if len(streams) > 2
+    ]
+    return off + fewer
+
+
+def run(
+    data: FusionData, specs: Sequence[ModelSpec], settings: FuseSettings, *, groups: Sequence[str]
+) -> dict[str, pd.DataFrame]:
+    """Cross-validate models on the same folds; finished folds are kept and read again.
+
+    Returns
+    -------
+    dict
+        Model name → predictions, see :func:`ecmf_lib.train.cross_validate`.
+    """
+    return {
+        spec.name: cross_validate(
+            data,
+            spec,
+            n_folds=settings.folds,
+            seeds=range(settings.seed, settings.seed + settings.seeds),
+            epochs=settings.epochs,
+            groups=groups,
+            folder=cache_dir() / "cache",
+            workers=settings.workers or -1,
+        )
+        for spec in specs
+    }
+
+
+def fold_table(data: FusionData, groups: Sequence[str], n_folds: int) -> pd.DataFrame:
+    """Clips, groups and labels of each outer fold."""
+    fold = grouped_folds(data.labels, groups, n_folds)
+    rows = []
+    for number in np.unique(fold):
+        there = fold == number
+        counts = {name: int((data.labels[there] == i).sum()) for i, name in enumerate(data.classes)}
+        rows.append(
+            {"fold": number, "clips": int(there.sum()), "groups": len(set(np.asarray(groups)[there])), **counts}
+        )
+    return pd.DataFrame(rows)
+
+
+def best_single(table: pd.DataFrame) -> pd.Series:
+    """The best stream alone. Chosen on the scores themselves, so it is flattered."""
+    return table[table["model"].str.endswith(ALONE)].sort_values("weighted_f1").iloc[-1]
+
+
+def with_interval(row: pd.Series) -> str:
+    """``.812 [.771, .850]``; without the brackets where there are too few speakers for an interval."""
+    score = f"{row['weighted_f1']:.3f}"
+    return score if np.isnan(row["low"]) else f"{score} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """In words, whether ECMF is ahead of each other model, on these data."""
+    rows = table.set_index("model")
+    lines = [f"ECMF scores {with_interval(rows.loc['ECMF'])}."]
+    for name, row in rows.drop(index=["ECMF", MAJORITY]).iterrows():
+        ahead = "ahead of" if row["difference"] < 0 else "behind"
+        sure = "too few speakers to test" if np.isnan(row["p_holm"]) else f"corrected p = {row['p_holm']:.3f}"
+        doubt = "" if row["p_holm"] < 0.05 else ", which these data cannot tell from 0"
+        lines.append(f"It is {ahead} {name} by {abs(row['difference']):.3f}{doubt} ({sure}).")
+    return "\n".join(lines)

@@ -1,0 +1,87 @@
+"""Every notebook is executed with tiny parameters, is committed without outputs, and has checked parameters."""
+
+import json
+
+import nbformat
+import pandas as pd
+import papermill
+import pytest
+from conftest import REPO
+from typer.testing import CliRunner
+
+from ecmf_lib.config import NOTEBOOKS
+from ecmf_lib.demo import make_demo
+from ecmf_lib.run import app
+
+SOURCES = sorted((REPO / "notebooks").glob("*.ipynb"))
+TINY = ["folds=2", "seeds=1", "epochs=3", "bootstrap=50", "frames=4"]
+
+
+def test_every_notebook_is_registered():
+    assert [path.stem for path in SOURCES] == sorted(NOTEBOOKS)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_source_is_clean(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == [], f"{path.name} has outputs; strip them"
+            assert cell.execution_count is None
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1, "one parameters cell"
+    assert notebook.cells[0].cell_type == "markdown", "a notebook opens with what it shows"
+    assert "Exercise" in notebook.cells[-1].source, "and closes with an exercise"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_parameters_cell_agrees_with_the_settings(path):
+    fields = NOTEBOOKS[path.stem].model_fields
+    cell = papermill.inspect_notebook(str(path))
+    assert list(cell) == list(fields)
+    for name, parameter in cell.items():
+        assert parameter["default"].strip('"') == str(fields[name].default), name
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The report of a small demo corpus."""
+    folder = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECMF_DATA", str(folder / "data"))
+        make_demo(folder / "demo", n_clips=36, progress=False)
+        tiny = [word for setting in TINY for word in ("--set", setting)]
+        result = CliRunner().invoke(app, ["report", str(folder / "demo"), "--output", str(folder / "run"), *tiny])
+    assert result.exit_code == 0, result.output
+    return folder / "run"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_report_has_page_notebook_and_data(run, name):
+    notebook = nbformat.read(run / f"{name}.ipynb", as_version=4)
+    assert not any(output.output_type == "error" for c in notebook.cells for output in c.get("outputs", []))
+    page = (run / f"{name}.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64" in page
+    headline = json.loads((run / "tables" / name / "headline.json").read_text(encoding="utf-8"))
+    assert {"seed", "data fingerprint", "code version", "packages"} <= set(headline["provenance"])
+    assert all(str(value) for value in headline["figures"].values())
+    assert headline["title"] in (run / "index.html").read_text(encoding="utf-8")
+
+
+def test_scores_come_from_stored_predictions(run):
+    folder = run / "tables/03_fuse_and_ablate"
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    clips = pd.read_csv(run / "tables/01_extract_features/ledger.csv")
+    assert set(predictions["id"]) <= set(clips["id"])
+    probabilities = predictions.filter(regex="^p_").to_numpy()
+    assert abs(probabilities.sum(axis=1) - 1).max() < 1e-5
+    speakers = predictions.groupby(["seed", "speaker"])["fold"].nunique()
+    assert speakers.max() == 1, "a speaker is in one fold only"
+
+
+def test_nothing_in_the_report_names_this_machine(run):
+    for path in run.rglob("*"):
+        if path.suffix in (".html", ".ipynb", ".json", ".csv"):
+            text = path.read_text(encoding="utf-8")
+            assert str(REPO) not in text, path.name

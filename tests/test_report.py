@@ -1,0 +1,127 @@
+"""Notebooks are executed headlessly; what fails says where; what has not changed is left alone."""
+
+import json
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from typer.testing import CliRunner
+
+from ecmf_lib import config, report
+from ecmf_lib.run import app
+
+HOSTILE = "<script>alert('x')</script>"
+
+
+class TinySettings(config.Settings):
+    words: str = "hello"
+
+
+def write_notebook(folder, name, *sources):
+    cells = [nbformat.v4.new_markdown_cell(f"# {name}"), nbformat.v4.new_code_cell('corpus = "demo"\nwords = "hello"')]
+    cells[1].metadata["tags"] = ["parameters"]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    metadata = {"language_info": {"name": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / f"{name}.ipynb")
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Two small notebooks in place of the real ones."""
+    sources = tmp_path / "notebooks"
+    sources.mkdir()
+    registered = {"00_one": TinySettings, "01_two": TinySettings}
+    monkeypatch.setattr(report, "SOURCES", sources)
+    monkeypatch.setattr(report, "NOTEBOOKS", registered)
+    monkeypatch.setattr(config, "NOTEBOOKS", registered)
+    monkeypatch.setenv("ECMF_DATA", str(tmp_path / "data"))
+    write_notebook(sources, "00_one", "print(words)", "import pandas as pd\npd.DataFrame({'said': [words]})")
+    write_notebook(sources, "01_two", "import sys\nprint(f'0%\\r{100 // 2}%', file=sys.stderr)")
+    return tmp_path
+
+
+def statuses(outcomes) -> list[str]:
+    return [outcome.status for outcome in outcomes]
+
+
+def test_executes_renders_and_then_leaves_alone(tiny):
+    said = []
+    run = {"output": tiny / "run", "parameters": {"words": HOSTILE, "seed": 3}, "say": said.append}
+    assert statuses(report.run_notebooks(**run)) == ["done", "done"]
+    page = (tiny / "run/00_one.html").read_text()
+    assert "&lt;script&gt;alert" in page
+    assert HOSTILE not in page, "what is said in a clip is data, not a part of the page"
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page), "the page opens offline"
+    assert "50%" not in (tiny / "run/01_two.html").read_text(), "progress bars are for terminals"
+    assert "00_one.html" in (tiny / "run/index.html").read_text()
+
+    assert statuses(report.run_notebooks(**run)) == ["unchanged", "unchanged"]
+    write_notebook(tiny / "notebooks", "01_two", "print('new')")
+    assert statuses(report.run_notebooks(**run)) == ["unchanged", "done"]
+    assert statuses(report.run_notebooks(**run, data_key="other clips")) == ["done", "done"]
+    assert statuses(report.run_notebooks(**run, data_key="other clips", force=True)) == ["done", "done"]
+
+
+def test_reports_are_the_same_bytes_again(tiny):
+    write_notebook(tiny / "notebooks", "01_two", "import pathlib\nprint(pathlib.Path(words).name)")
+    for name in ("a", "b"):
+        report.run_notebooks(tiny / name, {"words": "x"}, say=lambda line: None, force=True)
+    for file in ("00_one.ipynb", "00_one.html", "01_two.ipynb", "01_two.html"):
+        assert (tiny / "a" / file).read_bytes() == (tiny / "b" / file).read_bytes()
+    text = "".join(path.read_text() for path in (tiny / "a").iterdir())
+    assert str(tiny) not in text
+
+
+def test_failure_names_notebook_and_cell_and_keeps_the_rest(tiny):
+    write_notebook(tiny / "notebooks", "00_one", "print('before')", "1 / 0", "print('after')")
+    outcomes = report.run_notebooks(tiny / "run", {}, say=lambda line: None)
+    assert statuses(outcomes) == ["failed", "done"], "the others are still executed"
+    assert outcomes[0].error == "cell 4 (`1 / 0`) failed: ZeroDivisionError: division by zero"
+    page = (tiny / "run/00_one.html").read_text()
+    assert "before" in page
+    assert "ZeroDivisionError" in page
+    assert "papermill-error" not in (tiny / "run/00_one.ipynb").read_text()
+    assert "failed" in (tiny / "run/index.html").read_text()
+    assert statuses(report.run_notebooks(tiny / "run", {}, say=lambda line: None)) == ["failed", "unchanged"]
+
+
+def test_unknown_parameters_are_refused_before_anything_runs(tiny):
+    with pytest.raises(config.SettingsError, match="wrods: unknown"):
+        report.run_notebooks(tiny / "run", {"wrods": "x"})
+    assert not (tiny / "run").exists()
+
+
+def test_key_follows_the_library_code_that_a_notebook_reaches():
+    reached = report.reached_modules("from ecmf_lib import corpus\n%matplotlib inline\nimport pandas")
+    assert reached == ["__init__.py", "config.py", "corpus.py"]
+    assert "encoders/vision.py" in report.reached_modules("from ecmf_lib.project import open_project")
+    assert report.reached_modules("import numpy") == []
+
+
+def test_command_refuses_with_a_readable_message(tmp_path, monkeypatch):
+    monkeypatch.setenv("ECMF_DATA", str(tmp_path))
+    runner = CliRunner()
+    for arguments, words in [
+        (["check", str(tmp_path / "none")], "no corpus"),
+        (["report", "demo", "--set", "seeds"], "expected NAME=VALUE"),
+        (["extract", str(tmp_path)], "no adapter knows"),
+    ]:
+        result = runner.invoke(app, arguments)
+        assert result.exit_code == 2
+        assert words in result.output
+        assert "Traceback" not in result.output
+
+
+def test_check_says_what_a_corpus_holds(tmp_path):
+    (tmp_path / "manifest.csv").write_text("id,label,transcript,speaker\na,happy,Hi,ann\nb,sad,Oh,bob\n")
+    result = CliRunner().invoke(app, ["check", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "2 clips, 0 left out; folds would hold speakers apart" in result.output
+
+
+def test_help_needs_neither_torch_nor_jupyter():
+    code = "import sys, ecmf_lib.run\nprint([m for m in ('torch', 'papermill', 'pandas') if m in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert json.loads(printed) == []
