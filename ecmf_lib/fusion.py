@@ -68,10 +68,12 @@ class StreamAttention(nn.Module):
         """Tokens float [batch, streams, width], present bool [batch, streams] → float [batch, streams, width]."""
         batch, streams, width = tokens.shape
         parts = self.qkv(tokens).view(batch, streams, 3, self.heads, width // self.heads)
-        query, key, value = parts.permute(2, 0, 3, 1, 4)  # each [batch, heads, streams, width/heads]
-        scores = query @ key.transpose(-1, -2) / (width // self.heads) ** 0.5
-        mixed = masked_softmax(scores, present[:, None, None, :]) @ value
-        return self.out(mixed.transpose(1, 2).reshape(batch, streams, width))
+        query, key, value = parts.unbind(2)  # each [batch, streams, heads, width/heads]
+        # Products and sums in place of matmul: thousands of 3 × 3 matrix products are slower than this.
+        scores = (query[:, :, None] * key[:, None]).sum(-1) / (width // self.heads) ** 0.5  # [batch, query, key, heads]
+        share = masked_softmax(scores.transpose(-1, -2), present[:, None, None, :]).transpose(-1, -2)
+        mixed = (share[..., None] * value[:, None]).sum(2)
+        return self.out(mixed.reshape(batch, streams, width))
 
 
 class _Fusion(nn.Module):
@@ -94,6 +96,9 @@ class _Fusion(nn.Module):
 class ECMF(_Fusion):
     """Streams → common width → self-attention over streams → softmax weights per clip → weighted sum → classes.
 
+    Self-attention sets the weights, and what is summed are the projections themselves: dynamic weighting that leaves
+    the original representations alone. Summing attended tokens instead scored 1 to 2 points lower on unseen speakers.
+
     Parameters
     ----------
     dims : dict of str to int
@@ -104,7 +109,9 @@ class ECMF(_Fusion):
     heads : int
         Attention heads; must divide `width`.
     attention : bool
-        Off: weights and sum see the projections themselves.
+        Off: the weights, too, see the projections themselves.
+    sum_attended : bool
+        The sum, too, is over attended tokens.
     residual : {"stream", "concat", "none"}
         "stream": each projection has a classifier of its own, and their weighted opinions are added to the logits;
         "concat": all projections stand beside the fused token in front of the classifier.
@@ -124,6 +131,7 @@ class ECMF(_Fusion):
         width: int = 64,
         heads: int = 4,
         attention: bool = True,
+        sum_attended: bool = False,
         residual: str = "stream",
         dropout: float = 0.5,
         input_dropout: float = 0.3,
@@ -131,7 +139,7 @@ class ECMF(_Fusion):
         super().__init__(dims, n_classes)
         if residual not in RESIDUALS:
             raise ValueError(f"residual = {residual!r}; choose from {', '.join(RESIDUALS)}")
-        self.residual = residual
+        self.residual, self.sum_attended = residual, sum_attended
         self.project = nn.ModuleList([nn.Linear(dim, width) for dim in dims.values()])
         self.attention = StreamAttention(width, heads) if attention else None
         if attention:
@@ -152,7 +160,7 @@ class ECMF(_Fusion):
         tokens = own + self._attend(own, present) if self.attention is not None else own
         # The prior has ten times the step of the other weights: streams differ more from each other than clips do.
         weights = masked_softmax(self.score(torch.tanh(tokens)).squeeze(-1) + 10 * self.prior, present)
-        fused = (weights[..., None] * tokens).sum(1)
+        fused = (weights[..., None] * (tokens if self.sum_attended else own)).sum(1)
         opinions = torch.stack([judge(own[:, i]) for i, judge in enumerate(self.opinions)], dim=1)
         if self.residual == "concat":
             fused = torch.cat([fused, own.flatten(1)], dim=1)

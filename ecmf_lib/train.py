@@ -20,7 +20,7 @@ import pandas as pd
 import sklearn
 import torch
 from sklearn.utils.parallel import Parallel, delayed
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import fit as fitting
 from . import fusion, samples
@@ -39,6 +39,10 @@ __all__ = [
     "grouped_folds",
 ]
 
+#: The code that a stored fold depends on. Read at import, so that an edit during a run does not mislabel its folds.
+_CODE = [Path(source).read_text(encoding="utf-8") for source in (__file__, fitting.__file__, fusion.__file__)]
+_CODE.append(Path(samples.__file__).read_text(encoding="utf-8"))
+
 
 def cross_validate(
     data: FusionData,
@@ -46,7 +50,7 @@ def cross_validate(
     *,
     n_folds: int = 5,
     seeds: Sequence[int] = (0,),
-    epochs: int = 60,
+    epochs: int = 15,
     groups: Sequence[str] | None = None,
     test_fold: np.ndarray | None = None,
     folder: Path | None = None,
@@ -135,12 +139,8 @@ def _mix(seed: int, fold: int) -> int:
 
 def _key(data: FusionData, spec: ModelSpec, groups: list[str], fold: np.ndarray, epochs: int) -> str:
     """What a stored part depends on, code and library versions included: 16 hex digits."""
-    code = [
-        Path(source).read_text(encoding="utf-8")
-        for source in (__file__, fitting.__file__, fusion.__file__, samples.__file__)
-    ]
     versions = [np.__version__, sklearn.__version__, torch.__version__]
-    about = [data.fingerprint(), asdict(spec), groups, fold.tolist(), epochs, versions, code]
+    about = [data.fingerprint(), asdict(spec), groups, fold.tolist(), epochs, versions, _CODE]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
