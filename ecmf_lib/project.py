@@ -23,9 +23,9 @@ from ecmf_lib.adapters import open_corpus
 from ecmf_lib.config import REPO, Settings, cache_dir, resolve
 from ecmf_lib.corpus import Corpus
 from ecmf_lib.encoders import Encoder, profile
-from ecmf_lib.extract import extract
+from ecmf_lib.extract import extract, imported_ledger
 from ecmf_lib.faces import Detector, get_detector
-from ecmf_lib.interchange import import_npz, imported_ledger
+from ecmf_lib.interchange import import_npz
 from ecmf_lib.store import FeatureSet, FeatureStore
 
 #: Packages whose version can change a number.

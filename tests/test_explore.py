@@ -1,0 +1,58 @@
+"""Looking closely at clips and streams."""
+
+import numpy as np
+import pytest
+
+from ecmf_lib import explore
+from ecmf_lib.config import Settings
+from ecmf_lib.demo import make_demo
+from ecmf_lib.project import open_project
+from ecmf_lib.samples import FusionData
+
+
+@pytest.fixture
+def data(rng):
+    """A stream that knows the speaker, one that knows the label, one clip without the latter."""
+    n = 60
+    labels, speakers = np.arange(n) % 3, np.arange(n) // 10
+    who = np.eye(6)[speakers] + rng.normal(scale=0.01, size=(n, 6))
+    what = np.eye(3)[labels] + rng.normal(scale=0.01, size=(n, 3))
+    present = {"who": np.ones(n, bool), "what": np.arange(n) != 4}
+    streams = {"who": who.astype("f4"), "what": what.astype("f4")}
+    return FusionData(
+        [f"c{i}" for i in range(n)], streams, present, labels, [f"s{s}" for s in speakers], ("a", "b", "c")
+    )
+
+
+def test_neighbours_tell_label_from_speaker(data):
+    table = explore.neighbours(data).set_index("stream")
+    assert table.loc["who", "same_speaker"] == 1
+    assert table.loc["who", "same_label"] < 0.6
+    assert table.loc["what", "same_label"] == 1
+    assert table.loc["what", "same_speaker"] < 0.6
+    # 20 clips a label, 10 a speaker, of 60: the chance that another clip is of the same kind
+    assert table.loc["who", "chance_label"] == pytest.approx(19 / 59)
+    assert table.loc["who", "chance_speaker"] == pytest.approx(9 / 59)
+
+
+def test_flat_map_has_a_point_for_each_clip_that_is_there(data):
+    points = explore.flat_map(data)
+    assert points.groupby("stream").size().to_dict() == {"what": 59, "who": 60}
+    assert np.isfinite(points[["x", "y"]].to_numpy()).all()
+    assert points.equals(explore.flat_map(data))
+
+
+def test_one_clip_through_every_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("ECMF_DATA", str(tmp_path / "data"))
+    make_demo(tmp_path / "demo", n_clips=6, progress=False)
+    project = open_project(Settings(corpus=str(tmp_path / "demo"), frames=4, workers=1), progress=False)
+    assert project.ledger["status"].tolist() == ["done"] * 6
+    clip = next(iter(project.corpus))
+    seen = explore.look(project, clip)
+    assert len(seen.media.frames) == 4
+    assert seen.track.share == project.ledger.loc[0, "face_share"]
+    top = explore.outstanding(project, clip.id, ("global", "face", "audio"), n=3)
+    assert {stream: len(table) for stream, table in top.items()} == {"global": 3, "face": 3, "audio": 3}
+    for table in top.values():
+        assert table["z"].abs().is_monotonic_decreasing
+    assert set(explore.truth(project).index) == set(project.corpus.clips["id"])
