@@ -97,7 +97,8 @@ class ECMF(_Fusion):
     """Streams → common width → self-attention over streams → softmax weights per clip → weighted sum → classes.
 
     Self-attention sets the weights, and what is summed are the projections themselves: dynamic weighting that leaves
-    the original representations alone. Summing attended tokens instead scored 1 to 2 points lower on unseen speakers.
+    the original representations alone. Summing attended tokens instead was 1 to 2 points worse on 12 RAVDESS actors and
+    no different on all 18; this form is the cheaper one.
 
     Parameters
     ----------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -198,9 +199,7 @@ def grouped_folds(labels: np.ndarray, groups: Sequence[str], n_folds: int, *, se
     if n_folds < 2:
         raise DataError(f"{len(labels)} clips are too few for two folds")
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    fold = np.empty(len(labels), dtype=int)
-    for number, (_, test) in enumerate(splitter.split(labels, labels, groups)):
-        fold[test] = number
+    fold = _numbers(splitter.split(labels, labels, groups), len(labels))
     return np.unique(fold, return_inverse=True)[1]  # with few groups the splitter can leave a fold empty
 
 
@@ -211,7 +210,14 @@ def inner_folds(labels: np.ndarray, groups: np.ndarray, n_folds: int, seed: int)
     n_folds = min(n_folds, int(np.bincount(labels).max()))
     if n_folds < 2:
         raise DataError(f"{len(labels)} training clips are too few for inner folds")
-    fold = np.empty(len(labels), dtype=int)
-    for number, (_, test) in enumerate(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels)):
-        fold[test] = number
+    return _numbers(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels), len(labels))
+
+
+def _numbers(splits: Iterator[tuple[np.ndarray, np.ndarray]], n: int) -> np.ndarray:
+    fold = np.empty(n, dtype=int)
+    with warnings.catch_warnings():
+        # A class with fewer clips than folds cannot be in every fold; small corpora have such, and it is no fault.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        for number, (_, test) in enumerate(splits):
+            fold[test] = number
     return fold
