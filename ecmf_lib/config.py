@@ -85,7 +85,7 @@ class FuseSettings(Settings):
 
     folds: int = Field(6, ge=2, le=50, description="outer folds; speakers are held apart")
     seeds: int = Field(3, ge=1, le=50, description="repetitions with another seed")
-    epochs: int = Field(60, ge=1, le=1000, description="most epochs; the inner split stops earlier")
+    epochs: int = Field(15, ge=1, le=1000, description="most epochs; the inner split stops earlier")
     bootstrap: int = Field(2000, ge=50, le=100_000, description="resamples of speakers for intervals")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
@@ -36,6 +37,40 @@ def look(project: Project, clip: Clip) -> Seen:
     """
     media = read_media(clip.video, clip.audio, n_frames=project.settings.frames)
     return Seen(media, track_faces(media.frames, project.detector))
+
+
+def one_of_each(project: Project, *, height: int = 180, width: int = 240) -> tuple[np.ndarray, list[str]]:
+    """The middle frame of one good labelled clip for each class.
+
+    Returns
+    -------
+    frames : uint8 [n, height, width, 3]
+        Fitted into one size with a grey border.
+    labels : list of str
+        Classes without a clip that has a picture are left out.
+    """
+    good = set(project.ledger.loc[project.ledger["status"] == "done", "id"])
+    frames, labels = [], []
+    for label in project.corpus.classes:
+        of_label = [clip for clip in project.corpus if clip.label == label and clip.video and clip.id in good]
+        if of_label:
+            # from the middle of the list, where the speaker is not the one of every other label
+            clip = of_label[len(of_label) * len(labels) // len(project.corpus.classes)]
+            media = read_media(clip.video, clip.audio, n_frames=3, max_side=max(height, width))
+            frames.append(_fit(media.frames[len(media.frames) // 2], height, width))
+            labels.append(label)
+    return np.stack(frames) if frames else np.zeros((0, height, width, 3), np.uint8), labels
+
+
+def _fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    scale = min(height / image.shape[0], width / image.shape[1])
+    small = cv2.resize(
+        image, (round(image.shape[1] * scale), round(image.shape[0] * scale)), interpolation=cv2.INTER_AREA
+    )
+    canvas = np.full((height, width, 3), 235, np.uint8)
+    top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
+    canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return canvas
 
 
 def outstanding(project: Project, clip_id: str, streams: tuple[str, ...], *, n: int = 5) -> dict[str, pd.DataFrame]:

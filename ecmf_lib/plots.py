@@ -250,6 +250,11 @@ def film_strip(
     return ax
 
 
+def gallery(images: np.ndarray, captions: Sequence[str], *, columns: int = 6, ax: Axes | None = None) -> Axes:
+    """Pictures of one size, uint8 [n, H, W, 3], each under its caption."""
+    return _montage(ax, images, captions, columns, WIDTH)
+
+
 def face_crops(crops: np.ndarray, found: np.ndarray, *, columns: int = 12, ax: Axes | None = None) -> Axes:
     """The aligned crops that the face branch sees; those of frames without a face are pale and marked "carried".
 

@@ -199,7 +199,7 @@ class Results:
     def headline(self, title: str, figures: dict[str, str], *, figure: Figure) -> None:
         """What the index shows of this notebook: a title, a few figures with their names, and a picture."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(self.folder / "thumbnail.png", dpi=60, bbox_inches="tight")
+        figure.savefig(self.folder / "thumbnail.png", dpi=100, bbox_inches="tight")
         content = {"title": title, "figures": figures, "provenance": self.provenance}
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (self.folder / "headline.json").write_text(text + "\n", encoding="utf-8")

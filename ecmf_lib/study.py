@@ -48,6 +48,17 @@ def ablations(data: FusionData) -> list[ModelSpec]:
     return off + fewer
 
 
+def two_best(table: pd.DataFrame) -> ModelSpec:
+    """Late fusion of the two streams that score best alone: a weak third stream can only harm it.
+
+    The two are chosen on the scores that are then compared, so this rival has an unfair advantage; that makes it a
+    safe one to be ahead of.
+    """
+    alone = table[table["model"].str.endswith(ALONE)].sort_values("weighted_f1", ascending=False)
+    streams = tuple(name.removesuffix(ALONE) for name in alone["model"].head(2))
+    return ModelSpec(f"late fusion, {' + '.join(streams)}", "late-logistic", streams=streams)
+
+
 def run(
     data: FusionData, specs: Sequence[ModelSpec], settings: FuseSettings, *, groups: Sequence[str]
 ) -> dict[str, pd.DataFrame]:

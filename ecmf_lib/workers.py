@@ -27,8 +27,7 @@ Result = TypeVar("Result")
 _SPAWN = multiprocessing.get_context("spawn")
 # read once by each library when it is first imported, so they have to be set before the process starts
 _ONE_THREAD = {
-    name: "1"
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+    name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 }
 
 

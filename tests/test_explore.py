@@ -51,6 +51,9 @@ def test_one_clip_through_every_step(tmp_path, monkeypatch):
     seen = explore.look(project, clip)
     assert len(seen.media.frames) == 4
     assert seen.track.share == project.ledger.loc[0, "face_share"]
+    frames, labels = explore.one_of_each(project)
+    assert frames.shape == (len(labels), 180, 240, 3)
+    assert labels == [name for name in project.corpus.classes if name in set(project.corpus.clips["label"])]
     top = explore.outstanding(project, clip.id, ("global", "face", "audio"), n=3)
     assert {stream: len(table) for stream, table in top.items()} == {"global": 3, "face": 3, "audio": 3}
     for table in top.values():

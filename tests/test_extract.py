@@ -455,9 +455,7 @@ def test_spawned_run_is_killed_and_resumed(undisturbed, tmp_path):
     store = tmp_path / "store"
     folders = os.pathsep.join(str(path) for path in (Path(__file__).parent, Path(__file__).parents[1]))
     environment = os.environ | {"PYTHONPATH": folders, "ECMF_TEST_PAUSE": "0.02"}
-    main = subprocess.Popen(
-        [sys.executable, "-c", code, corpus.root, store], env=environment, start_new_session=True
-    )
+    main = subprocess.Popen([sys.executable, "-c", code, corpus.root, store], env=environment, start_new_session=True)
     deadline = time.monotonic() + 60
     while not list(store.rglob("*.safetensors")) and main.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)

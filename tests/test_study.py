@@ -29,13 +29,14 @@ def test_runs_share_folds_and_are_kept(data, tmp_path, monkeypatch):
     folds = {name: dict(zip(run["id"], run["fold"], strict=True)) for name, run in runs.items()}
     assert all(one == folds["ECMF"] for one in folds.values())
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.parquet")}
-    assert len(kept) == 3 * 3 * 2, "model × fold × seed"
+    assert len(kept) == len(runs) * 3 * 2, "a part for each model, fold and seed"
     again = study.run(data, specs, settings, groups=data.speakers)
     assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.parquet")}
     pd.testing.assert_frame_equal(again["ECMF"], runs["ECMF"])
 
     table = evaluate.results_table(runs, reference="ECMF", n_boot=100)
     assert study.best_single(table)["model"] == "face alone"
+    assert study.two_best(table).streams == ("face", "text")
     words = study.verdict(table)
     assert words.startswith(f"ECMF scores {table.set_index('model').loc['ECMF', 'weighted_f1']:.3f} [")
     assert "text alone" in words
