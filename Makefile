@@ -42,4 +42,4 @@ lock:  ## refresh requirements.lock from pyproject.toml (needs uv)
 	  --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 
 clean:  ## remove what was generated (not .venv, not the tracked reports)
-	rm -rf data/demo data/store .pytest_cache .ruff_cache
+	rm -rf data/demo data/store data/cache data/state .pytest_cache .ruff_cache

@@ -56,9 +56,7 @@ def extraction(corpus: Corpus, task: ClipTask, workers: int) -> tuple[float, flo
     with tempfile.TemporaryDirectory() as store:
         for _ in range(2):
             start = time.perf_counter()
-            extract(
-                corpus, store, task.encoders, task.detector, n_frames=N_FRAMES, workers=workers, progress=False
-            )
+            extract(corpus, store, task.encoders, task.detector, n_frames=N_FRAMES, workers=workers, progress=False)
             seconds.append(time.perf_counter() - start)
     return seconds[0], seconds[1]
 

@@ -38,23 +38,24 @@ def resolve(path: str) -> Path:
 def cache_dir() -> Path:
     """Folder for generated and downloaded things: ``$ECMF_DATA``, else ``data/`` of the checkout."""
     given = os.environ.get("ECMF_DATA")
-    return Path(given).expanduser() if given else REPO / "data"
+    return resolve(given) if given else REPO / "data"
 
 
 class Settings(BaseModel):
     """Parameters that every notebook has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    needs_clips: ClassVar[bool] = False  # True: the notebook makes no sense on a corpus of ready-made features
+    needs_clips: ClassVar[bool] = False  # True: nothing to show without a decoded clip (ready-made features have none)
+    needs_labels: ClassVar[bool] = False  # True: nothing to show without labelled clips of several groups
 
     corpus: str = Field("demo", min_length=1, description="adapter name, folder, or 'adapter:folder'")
-    output: str = Field("reports/demo", min_length=1, description="folder of this run's tables and notebooks")
+    output: str = Field("reports/by-hand", min_length=1, description="folder of this run's tables and notebooks")
     seed: int = Field(0, ge=0, lt=2**31, description="seeds everything random in the run")
     detector: Literal["auto", "lbp", "yunet", "insightface"] = Field("auto", description="face detector")
     weights: str = Field("", description="folder with detector weights (ONNX), may be empty")
     frames: int = Field(12, ge=2, le=256, description="frames sampled from a clip")
     workers: int = Field(0, ge=0, le=256, description="decode processes; 0 = one a core")
-    max_clips: int = Field(0, ge=0, description="so many clips, evenly spread (tests, teaching); 0 = all")
+    max_clips: int = Field(0, ge=0, description="so many clips, drawn at random (tests, teaching); 0 = all")
 
     @classmethod
     def from_notebook(cls, namespace: dict) -> Settings:
@@ -83,6 +84,7 @@ class ExtractSettings(Settings):
 class FuseSettings(Settings):
     """Parameters of ``03_fuse_and_ablate``."""
 
+    needs_labels: ClassVar[bool] = True
     folds: int = Field(6, ge=2, le=50, description="outer folds; speakers are held apart")
     seeds: int = Field(3, ge=1, le=50, description="repetitions with another seed")
     epochs: int = Field(15, ge=1, le=1000, description="most epochs; the inner split stops earlier")

@@ -110,21 +110,29 @@ def neighbours(data: FusionData) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        stream, same_label, same_speaker, and what chance would give for both; shares from 0 to 1.
+        stream, same_label, same_speaker, and what chance would give for both; shares from 0 to 1, NaN where there
+        is only one kind (or nobody knows the speakers).
     """
-    labels, speakers = np.asarray(data.labels), np.asarray(data.speakers)
+    labels, speakers = np.asarray(data.classes)[data.labels], np.asarray(data.speakers)
     rows = []
     for stream, x in data.streams.items():
         there = data.present[stream]
-        z = StandardScaler().fit_transform(x[there])
-        nearest = NearestNeighbors(n_neighbors=2).fit(z).kneighbors(z, return_distance=False)[:, 1]
         row: dict = {"stream": stream}
-        for name, kind in (("label", labels[there]), ("speaker", speakers[there])):
-            counts = np.unique(kind, return_counts=True)[1]
-            row[f"same_{name}"] = float(np.mean(kind[nearest] == kind))
-            row[f"chance_{name}"] = float(np.sum(counts * (counts - 1)) / (len(kind) * (len(kind) - 1)))
+        for name, kind in (("label", labels), ("speaker", speakers)):
+            known = there & (kind != "")
+            row[f"same_{name}"], row[f"chance_{name}"] = _same_as_nearest(x[known], kind[known])
         rows.append(row)
     return pd.DataFrame(rows)[["stream", "same_label", "chance_label", "same_speaker", "chance_speaker"]]
+
+
+def _same_as_nearest(x: np.ndarray, kind: np.ndarray) -> tuple[float, float]:
+    counts = np.unique(kind, return_counts=True)[1]
+    if len(counts) < 2:
+        return np.nan, np.nan
+    z = StandardScaler().fit_transform(x)
+    nearest = NearestNeighbors(n_neighbors=2).fit(z).kneighbors(z, return_distance=False)[:, 1]
+    chance = np.sum(counts * (counts - 1)) / (len(kind) * (len(kind) - 1))
+    return float(np.mean(kind[nearest] == kind)), float(chance)
 
 
 def flat_map(data: FusionData) -> pd.DataFrame:
@@ -138,7 +146,8 @@ def flat_map(data: FusionData) -> pd.DataFrame:
     parts = []
     for stream, x in data.streams.items():
         there = data.present[stream]
-        flat = PCA(2, svd_solver="full").fit_transform(StandardScaler().fit_transform(x[there]))
+        z = StandardScaler().fit_transform(x[there])
+        flat = PCA(2, svd_solver="full").fit_transform(np.column_stack([z, np.zeros(len(z))]))  # also if dim is 1
         parts.append(
             pd.DataFrame(
                 {

@@ -48,7 +48,7 @@ class Recipe:
     modality_dropout: float = 0.2  # probability that training hides a stream of a clip
     components: int = 256  # most principal components of a stream, fitted on the training part; 0 = none fitted
     inner: int = 5  # inner folds = ensemble members
-    batch: int = 64  # clips a step
+    batch: int = 64  # most clips a step; a quarter of the clips where these are few, so that an epoch has some steps
     patience: int = 6  # epochs without a better inner loss in any member before all stop
 
 
@@ -377,7 +377,7 @@ def train_stack(
         [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
         lr=recipe.lr,
     )
-    steps = -(-len(data) // recipe.batch)
+    steps = -(-len(data) // max(1, min(recipe.batch, len(data) // 4)))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * steps)
     best = torch.full((members,), torch.inf)
     kept = {key: p.detach().clone() for key, p in stack.items()}

@@ -7,6 +7,7 @@ width. Nothing here puts transcripts in a figure: matplotlib's own font has no C
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from textwrap import shorten
@@ -15,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -43,9 +45,17 @@ _SPARE = (
 )  # for names that have no colour of their own
 
 
+_CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei", "SimHei")
+
+
 def use_style() -> None:
     """White ground, light grid, one readable size; call once at the top of a notebook."""
-    sns.set_theme(context="notebook", style="whitegrid", font="DejaVu Sans", font_scale=0.9)
+    sns.set_theme(context="notebook", style="whitegrid", font_scale=0.9)
+    # names of speakers may be Chinese; a font that has the glyphs is used where the machine has one
+    installed = set(font_manager.get_font_names())
+    plt.rcParams["font.family"] = ["DejaVu Sans", *(name for name in _CJK_FONTS if name in installed)]
+    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    warnings.filterwarnings("ignore", message="vert: bool was deprecated")  # seaborn 0.13 on matplotlib 3.11
 
 
 def colours(names: Sequence[str], fixed: Mapping[str, str]) -> dict[str, str]:
@@ -201,23 +211,24 @@ def ledger_summary(ledger: pd.DataFrame, streams: Sequence[str] = STREAMS, ax: A
 
 def _corner(i: int, columns: int, height: int, wide: int) -> tuple[float, float]:
     """Where the i-th image of a montage starts: a narrow gap between columns, a line for the caption above each row."""
-    return i % columns * 1.03 * wide, i // columns * (height + _line(height))
+    return i % columns * 1.03 * wide, i // columns * (height + _line(wide, columns))
 
 
-def _line(height: int) -> float:
-    return 0.16 * height + 4
+def _line(wide: int, columns: int) -> float:
+    """Height of a caption in pixels of the images: 0.19 in on a page where `columns` images share the width."""
+    return 0.19 * columns * wide / WIDTH
 
 
 def _montage(ax: Axes | None, images: np.ndarray, captions: Sequence[str], columns: int, width: float) -> Axes:
     """Images side by side in rows of `columns`, each under its caption; data units are pixels."""
     height, wide = images.shape[1:3]
     rows = -(-len(images) // columns)
-    line = _line(height)
+    line = _line(wide, columns)
     ax = _axes(ax, 0.25 + width * rows * (height + line) / (min(columns, len(images)) * wide), width)
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = _corner(i, columns, height, wide)
         ax.imshow(image, extent=(x, x + wide, y + height, y), interpolation="antialiased")
-        ax.text(x + wide / 2, y - 0.03 * height, caption, ha="center", va="bottom", fontsize=8)
+        ax.text(x + wide / 2, y - 0.15 * line, caption, ha="center", va="bottom", fontsize=8)
     ax.set(xlim=(0, min(columns, len(images)) * 1.03 * wide), ylim=(rows * (height + line) - line, -line))
     ax.set_axis_off()
     return ax
@@ -358,25 +369,26 @@ def scores_with_intervals(table: pd.DataFrame, *, chance: float | None = None, a
     Parameters
     ----------
     table : DataFrame
-        Columns model, weighted_f1, low, high.
+        Columns model, weighted_f1, low, high (NaN: no interval is drawn).
     chance : float, optional
         Score of guessing, drawn as a line.
     """
     ax = _axes(ax, 1.0 + 0.34 * len(table))
     rows = np.arange(len(table))
     score = table["weighted_f1"].to_numpy(float)
-    spread = np.stack([score - table["low"], table["high"] - score])
+    low, high = (table[edge].fillna(table["weighted_f1"]).to_numpy(float) for edge in ("low", "high"))
+    spread = np.stack([score - low, high - score])
     dots = ax.errorbar(
         score, rows, xerr=spread.clip(0), fmt="o", color="#0072b2", capsize=3, label="weighted F1, interval"
     )
-    for row, (value, high) in enumerate(zip(score, table["high"], strict=True)):
-        ax.annotate(f"{value:.3f}", (high, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
+    for row, (value, edge) in enumerate(zip(score, high, strict=True)):
+        ax.annotate(f"{value:.3f}", (edge, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
     if chance is not None:
         line = ax.axvline(chance, linestyle="--", color="#d55e00", label=f"chance {chance:.3f}")
-    lowest = min(table["low"].min(), chance if chance is not None else 1.0)
-    span = table["high"].max() - lowest
+    lowest = min(low.min(), chance if chance is not None else 1.0)
+    span = max(high.max() - lowest, 0.1)
     # the right margin holds the numbers
-    ax.set(xlim=(lowest - 0.05 * span, table["high"].max() + 0.17 * span), ylim=(len(table) - 0.5, -0.5))
+    ax.set(xlim=(lowest - 0.05 * span, high.max() + 0.17 * span), ylim=(len(table) - 0.5, -0.5))
     ax.grid(axis="y", visible=False)
     ax.set_yticks(rows, table["model"].astype(str))
     ax.set(xlabel="weighted F1", ylabel="model")

@@ -26,6 +26,7 @@ from ecmf_lib.encoders import Encoder, profile
 from ecmf_lib.extract import extract, imported_ledger
 from ecmf_lib.faces import Detector, get_detector
 from ecmf_lib.interchange import import_npz
+from ecmf_lib.samples import FusionData
 from ecmf_lib.store import FeatureSet, FeatureStore
 
 #: Packages whose version can change a number.
@@ -71,7 +72,8 @@ class Project:
     @property
     def data_fingerprint(self) -> str:
         """16 hex digits of the manifest, every clip's content and every feature set's settings."""
-        digest = hashlib.sha256(self.corpus.fingerprint.encode())
+        told = [self.corpus.fingerprint, self.corpus.licence, *self.corpus.notes, self.corpus.left_out.to_csv()]
+        digest = hashlib.sha256("\n".join(told).encode())
         digest.update(self.ledger[["id", "digest"]].to_csv(index=False, lineterminator="\n").encode())
         digest.update(json.dumps({s: f.about["fingerprint"] for s, f in self.sets.items()}, sort_keys=True).encode())
         return digest.hexdigest()[:16]
@@ -88,6 +90,31 @@ class Project:
             "python": platform.python_version(),
             "packages": packages,
         }
+
+    def samples(self) -> tuple[FusionData | None, dict[str, str]]:
+        """Labelled clips that are done, ready for a fusion.
+
+        Returns
+        -------
+        data : FusionData or None
+            None if there are not at least two such clips, or no stream says anything.
+        silent : dict of str to str
+            Streams that are left out because they say nothing here, and why.
+        """
+        done = set(self.ledger.loc[self.ledger["status"] == "done", "id"])
+        clips = self.corpus.clips[self.corpus.clips["id"].isin(done)]
+        labelled = clips.loc[(clips["split"] == "labelled") & (clips["label"] != ""), "id"].tolist()
+        silent = {}
+        for stream, features in self.sets.items():
+            matrix, present = features.matrix(labelled)
+            if present.sum() < 2:
+                silent[stream] = "fewer than two labelled clips have it"
+            elif not np.ptp(matrix[present], axis=0).any():
+                silent[stream] = "it is the same in all labelled clips"
+        kept = {stream: features for stream, features in self.sets.items() if stream not in silent}
+        if len(labelled) < 2 or not kept:
+            return None, silent
+        return FusionData.from_sets(clips, kept, self.corpus.classes), silent
 
     def results(self, notebook: str) -> Results:
         """Where this notebook's tables and pictures go."""
@@ -124,10 +151,10 @@ def open_project(settings: Settings, *, progress: bool = True) -> Project:
 
 
 def thinned(corpus: Corpus, max_clips: int) -> Corpus:
-    """At most so many clips, spread evenly over the manifest so that speakers and labels stay mixed; 0 = all."""
+    """At most so many clips, drawn at random: manifests are sorted, so that every k-th clip may be of one label."""
     if not max_clips or max_clips >= len(corpus):
         return corpus
-    rows = np.linspace(0, len(corpus) - 1, max_clips).round().astype(int)
+    rows = np.random.default_rng(0).permutation(len(corpus))[:max_clips]
     return corpus.select(corpus.clips["id"].iloc[rows])
 
 
@@ -216,5 +243,6 @@ def readable(frame: pd.DataFrame, name: str) -> Styler:
     return (
         Styler(frame.reset_index(drop=True), uuid=name, cell_ids=False)
         .format(precision=3, na_rep="", escape="html")
+        .format_index(escape="html", axis=1)
         .hide()
     )

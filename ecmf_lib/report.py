@@ -22,7 +22,6 @@ import nbformat
 import papermill
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
-from papermill.iorw import load_notebook_node
 from pygments.formatters import HtmlFormatter
 
 from ecmf_lib.config import NOTEBOOKS, REPO, cache_dir, check_parameters
@@ -78,17 +77,15 @@ def run_notebooks(
     outcomes = []
     for name in wanted:
         key = _digest(source_key(name), json.dumps(settings[name], sort_keys=True), data_key)
-        if not force and state.get(name) == key and (output / f"{name}.html").is_file():
+        if not force and state.is_current(name, key):
             outcomes.append(Outcome(name, "unchanged"))
-            say(f"{name}: nothing changed")
-            continue
-        state.set(name, "")  # whatever happens from here on, the old pages no longer stand for this source
-        say(f"{name}: executing")
-        outcome = execute(name, output, settings[name])
-        state.set(name, key if outcome.status == "done" else "")
-        say(f"{name}: {outcome.status}" + (f": {outcome.error}" if outcome.error else ""))
-        outcomes.append(outcome)
-    write_index(output, outcomes)
+        else:
+            say(f"{name}: executing")
+            state.set(name, status="started")  # whatever happens from here on, this is no finished page
+            outcomes.append(execute(name, output, settings[name]))
+            state.set(name, status=outcomes[-1].status, key=key)
+        say(f"{name}: {outcomes[-1].status} {outcomes[-1].error}".rstrip())
+    write_index(output, state.statuses())
     return outcomes
 
 
@@ -105,7 +102,9 @@ def parameters_of(name: str, parameters: dict, wanted: list[str]) -> dict:
 def execute(name: str, output: Path, parameters: dict) -> Outcome:
     """Execute one notebook and render its page, also when a cell fails: then the page ends with the traceback."""
     target = output / f"{name}.ipynb"
-    error = ""
+    for old in (target, output / f"{name}.html", output / "tables" / name / "headline.json"):
+        old.unlink(missing_ok=True)
+    failure = None
     try:
         # JUPYTER_PREFER_ENV_PATH: this environment's kernel, whatever kernels the user has elsewhere
         os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
@@ -118,20 +117,30 @@ def execute(name: str, output: Path, parameters: dict) -> Outcome:
             extra_arguments=["--log-level=40"],  # ipykernel warns of TCP on loopback at each start
             progress_bar={"file": sys.stderr, "desc": name, "leave": False},
         )
-    except PapermillExecutionError as failure:
-        error = _where(failure, parameters)
-    notebook = load_notebook_node(str(target))
+    except Exception as error:  # a cell's error, or a kernel that died or could not start
+        failure = error
+    notebook = nbformat.read(target if target.is_file() else SOURCES / f"{name}.ipynb", as_version=4)
+    error = _where(notebook, failure) if failure else ""
     _scrub(notebook)
     nbformat.write(notebook, target)
     (output / f"{name}.html").write_text(render(notebook, name, error), encoding="utf-8")
-    return Outcome(name, "failed" if error else "done", error)
+    return Outcome(name, "failed" if failure else "done", error)
 
 
-def _where(failure: PapermillExecutionError, parameters: dict) -> str:
+def _where(notebook, failure: Exception) -> str:
     """Which cell failed, counted as in the source (papermill adds one with the parameters), and what it said."""
-    number = failure.cell_index + (0 if parameters else 1)
-    first_line = failure.source.strip().splitlines()[0]
-    return f"cell {number} (`{first_line}`) failed: {failure.ename}: {failure.evalue}"
+    said = f"{type(failure).__name__}: {failure}".strip()
+    if isinstance(failure, PapermillExecutionError):
+        said = f"{failure.ename}: {failure.evalue}"
+    number = 0
+    for cell in notebook.cells:
+        number += not {"injected-parameters", "papermill-error-cell-tag"} & set(cell.metadata.get("tags", []))
+        # a kernel that died leaves no other mark than the answer that never came
+        answered = "shell.execute_reply" in cell.metadata.get("execution", {})
+        if cell.cell_type == "code" and (cell.metadata.get("papermill", {}).get("exception") or not answered):
+            first_line = next(iter(cell.source.strip().splitlines()), "")
+            return _anonymous(f"cell {number} (`{first_line}`) failed: {said}")
+    return _anonymous(said)
 
 
 def _scrub(notebook) -> None:
@@ -139,30 +148,43 @@ def _scrub(notebook) -> None:
     notebook.metadata.pop("papermill", None)
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
-    for cell in notebook.cells:
-        for key in ("papermill", "execution"):
-            cell.metadata.pop(key, None)
-        if cell.cell_type != "code":
-            continue
-        cell.outputs = [
-            o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr" and "\r" in o.text)
-        ]
-        for item in cell.outputs:
-            item.pop("transient", None)
-            if item.output_type == "error":
-                item.traceback = [_relative(line) for line in item.traceback]
-            elif "text" in item:
-                item.text = _relative(item.text)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # papermill draws a random one for the cell that it injects
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            outputs = [_scrubbed(output) for output in cell.outputs]
+            cell.outputs = [o for o in outputs if o.output_type != "stream" or o.text]
 
 
-def _is_progress_bar(output) -> bool:
-    return output.output_type == "stream" and output.name == "stderr" and "\r" in output.text
+def _scrubbed(output):
+    output.pop("transient", None)
+    if output.output_type == "stream":
+        output.text = _anonymous(_without_progress(output.text))
+    elif output.output_type == "error":
+        output.evalue = _anonymous(output.evalue)
+        output.traceback = [_anonymous(line) for line in output.traceback]
+    else:
+        for kind, content in output.get("data", {}).items():
+            if kind.startswith("text/"):
+                output.data[kind] = _anonymous(content)
+    return output
 
 
-def _relative(text: str) -> str:
-    return text.replace(f"{REPO}{os.sep}", "").replace(str(Path.home()), "~")
+#: A line of a tqdm bar: "name:  40%|████      | 96/240 [00:10<…", or "3it [00:10, …" where the total is unknown.
+_PROGRESS = re.compile(r"\d+%\|.*\||\d+it \[")
+
+
+def _without_progress(text: str) -> str:
+    """A stream's text without progress bars; empty if nothing else was in it."""
+    kept = [line for line in text.splitlines(keepends=True) if not _PROGRESS.search(line) and line.strip(" \r")]
+    return "".join(kept) if "".join(kept).strip() else ""
+
+
+def _anonymous(text: str) -> str:
+    """A text without this machine's folders: relative to the checkout, the environment and the home folder."""
+    text = text.replace(f"{Path(sys.prefix)}{os.sep}", f".venv{os.sep}").replace(f"{REPO}{os.sep}", "")
+    return text.replace(f"{Path.home()}{os.sep}", f"~{os.sep}") if len(Path.home().parts) > 1 else text
 
 
 _PAGE = """<!DOCTYPE html>
@@ -188,17 +210,14 @@ def render(notebook, name: str, error: str = "") -> str:
     return _page(name, f'<p class="soft"><a href="index.html">← all notebooks</a></p>{banner}{body}')
 
 
-def write_index(output: Path, outcomes: list[Outcome]) -> None:
+def write_index(output: Path, statuses: dict[str, str]) -> None:
     """``index.html``: a card for each notebook (picture, headline figures, link) and where the numbers come from."""
     cards, provenance = [], {}
-    status = {outcome.notebook: outcome for outcome in outcomes}
     for name in NOTEBOOKS:
-        if not (output / f"{name}.html").is_file():
-            continue
-        headline = _read_json(output / "tables" / name / "headline.json")
-        failed = status.get(name, Outcome(name, "done")).status == "failed"
-        provenance = headline.get("provenance", provenance)
-        cards.append(_card(name, headline if not failed else {}, output / "tables" / name, failed))
+        if (output / f"{name}.html").is_file():
+            headline = _read_json(output / "tables" / name / "headline.json")
+            provenance = headline.get("provenance", provenance)
+            cards.append(_card(name, headline, output / "tables" / name, statuses.get(name) == "failed"))
     body = f"<h1>ECMF report: {html.escape(output.name)}</h1><div class='cards'>{''.join(cards)}</div>"
     body += f"<h2>Where these numbers come from</h2><dl class='soft'>{_definitions(provenance)}</dl>"
     (output / "index.html").write_text(_page(f"ECMF report: {output.name}", body), encoding="utf-8")
@@ -231,29 +250,43 @@ def _read_json(path: Path) -> dict:
 
 
 class _State:
-    """Which source each page was made from; outside the run's folder, since reports are shared and this is local."""
+    """What each page was made from; outside the run's folder, since reports are shared and this is local."""
 
     def __init__(self, output: Path):
-        place = _digest(str(output.resolve()))[:16]
-        self._path = cache_dir() / "state" / f"{output.name}-{place}.json"
+        self._output = output
+        self._path = cache_dir() / "state" / f"{output.name}-{_digest(str(output.resolve()))[:16]}.json"
 
-    def get(self, name: str) -> str:
-        return _read_json(self._path).get(name, "")
+    def statuses(self) -> dict[str, str]:
+        """Notebook → "done", "failed" or "started", from this and earlier runs."""
+        return {name: about["status"] for name, about in _read_json(self._path).items()}
 
-    def set(self, name: str, key: str) -> None:
+    def is_current(self, name: str, key: str) -> bool:
+        """Whether the page was made from these sources, and nobody has touched it or its tables since."""
+        about = _read_json(self._path).get(name, {})
+        return about.get("status") == "done" and about["key"] == key and about["files"] == self._files(name)
+
+    def set(self, name: str, *, status: str, key: str = "") -> None:
+        about = {"status": status, "key": key, "files": self._files(name)}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(_read_json(self._path) | {name: key}), encoding="utf-8")
+        temporary.write_text(json.dumps(_read_json(self._path) | {name: about}), encoding="utf-8")
         temporary.replace(self._path)
+
+    def _files(self, name: str) -> str:
+        tables = sorted((self._output / "tables" / name).glob("*"))
+        made = [self._output / f"{name}.html", self._output / f"{name}.ipynb", *tables]
+        return _digest(
+            *(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in made if path.is_file())
+        )
 
 
 def source_key(name: str) -> str:
-    """Digest of a notebook's cells, of the library modules it reaches through imports, and of the pinned versions."""
+    """Digest of a notebook's cells, the library modules it reaches through imports, the renderer and the pins."""
     notebook = nbformat.read(SOURCES / f"{name}.ipynb", as_version=4)
     cells = [cell.source for cell in notebook.cells]
     code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
     modules = reached_modules(code)
-    parts = [(LIBRARY / path).read_bytes().decode() for path in modules]
+    parts = [(LIBRARY / path).read_text(encoding="utf-8") for path in [*modules, "report.py", "report.css"]]
     return _digest(*cells, *modules, *parts, (REPO / "requirements.lock").read_text())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,22 +41,43 @@ def report(
         from ecmf_lib.report import parameters_of, run_notebooks
 
         spec = _relative_spec(corpus)
-        opened = open_corpus(spec, base=REPO)
-        target = (output or REPO / "reports" / opened.name).resolve()
+        name = open_corpus(spec, base=REPO).name
+        if name == "demo" and spec != "demo" and output is None:
+            raise SettingsError(
+                f"{corpus} is called 'demo' too: give --output, so that reports/demo is not overwritten"
+            )
+        target = (output or REPO / "reports" / name).resolve()
         parameters = {"corpus": spec, "output": _relative(target)} | _assignments(settings)
         if weights is not None:
             parameters["weights"] = _relative(weights)
-        wanted = notebook or [name for name in NOTEBOOKS if not (opened.features and NOTEBOOKS[name].needs_clips)]
-        for name in wanted:
-            parameters_of(name, parameters, wanted)  # refuse a bad parameter before anything long starts
+        wanted = notebook or list(NOTEBOOKS)
+        for one in wanted:
+            parameters_of(one, parameters, wanted)  # refuse a bad parameter before anything long starts
         project = open_project(Settings(**{k: v for k, v in parameters.items() if k in Settings.model_fields}))
         _say_ledger(project)
+        wanted = _applicable(wanted, project)
         outcomes = run_notebooks(
             target, parameters, notebooks=wanted, data_key=project.data_fingerprint, force=force, say=typer.echo
         )
-    typer.echo(f"report: {_relative(target / 'index.html')}")
+    typer.echo(f"report: {os.path.relpath(target / 'index.html')}")
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _applicable(wanted: list[str], project) -> list[str]:
+    """The notebooks that have something to show on this corpus; says why for the others."""
+    data, _ = project.samples()
+    several = data is not None and len(set(project.corpus.groups(data.ids)[0])) > 1 and len(set(data.labels)) > 1
+    decoded = bool(project.encoders) and (project.ledger["status"] == "done").any()
+    kept = []
+    for name in wanted:
+        if NOTEBOOKS[name].needs_clips and not decoded:
+            typer.echo(f"{name}: skipped, it follows a decoded clip and this corpus has none")
+        elif NOTEBOOKS[name].needs_labels and not several:
+            typer.echo(f"{name}: skipped, it needs labelled clips of two classes and two speakers (or takes) at least")
+        else:
+            kept.append(name)
+    return kept
 
 
 @app.command()
@@ -92,8 +112,8 @@ def check(corpus: CorpusArgument) -> None:
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="where to; made if it is not there")],
-    clips: Annotated[int, typer.Option(help="how many")] = 240,
-    seed: Annotated[int, typer.Option(help="another seed gives another corpus")] = 0,
+    clips: Annotated[int, typer.Option(help="how many", min=6)] = 240,
+    seed: Annotated[int, typer.Option(help="another seed gives another corpus", min=0)] = 0,
 ) -> None:
     """Make the demo corpus of synthetic talking clips."""
     with refusals():
@@ -106,13 +126,14 @@ def demo(
 def refusals() -> Iterator[None]:
     """Turn what the user can mend into one readable message and exit status 2, without a traceback."""
     from ecmf_lib.corpus import CorpusError
+    from ecmf_lib.encoders import EncoderError
     from ecmf_lib.faces import DetectorError
     from ecmf_lib.shards import StoreError
     from ecmf_lib.workers import WorkerError
 
     try:
         yield
-    except (SettingsError, CorpusError, DetectorError, StoreError, WorkerError) as error:
+    except (SettingsError, CorpusError, EncoderError, DetectorError, StoreError, WorkerError, OSError) as error:
         typer.secho(str(error), err=True, fg="red")
         raise typer.Exit(2) from None
 
@@ -127,16 +148,18 @@ def _say_ledger(project) -> None:
 
 
 def _assignments(pairs: list[str] | None) -> dict:
-    """``["seeds=5", "detector=lbp"]`` → ``{"seeds": 5, "detector": "lbp"}``."""
+    """``["seeds=5", "clip=7"]`` → ``{"seeds": 5, "clip": "7"}``: a text stays one, whatever it looks like."""
+    fields = {name: field for model in NOTEBOOKS.values() for name, field in model.model_fields.items()}
     given = {}
     for pair in pairs or []:
         name, sign, value = pair.partition("=")
         if not sign:
             raise SettingsError(f"--set {pair}: expected NAME=VALUE, for example --set seeds=5")
-        try:
-            given[name] = json.loads(value)
-        except json.JSONDecodeError:
-            given[name] = value
+        if name in ("corpus", "output", "weights"):
+            raise SettingsError(f"--set {pair}: the {name} is given to the command itself, see ecmf report --help")
+        if name not in fields:
+            raise SettingsError(f"--set {pair}: {name}: unknown; the notebooks take {', '.join(sorted(fields))}")
+        given[name] = int(value) if fields[name].annotation is int and value.lstrip("-").isdigit() else value
     return given
 
 

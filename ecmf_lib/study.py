@@ -18,14 +18,14 @@ MAJORITY = "always the commonest"
 
 
 def models(data: FusionData) -> list[ModelSpec]:
-    """Each stream alone, the fusions, and guessing."""
+    """Each stream alone, the fusions (with one stream there is nothing to fuse), and guessing."""
     alone = [ModelSpec(stream + ALONE, "logistic", streams=(stream,)) for stream in data.streams]
+    classical = [ModelSpec("late fusion", "late-logistic"), ModelSpec("all features, logistic", "logistic")]
     return [
         ModelSpec("ECMF", "ecmf"),
         ModelSpec("baseline attention", "baseline-attention"),
         ModelSpec("concatenation", "concat"),
-        ModelSpec("late fusion", "late-logistic"),
-        ModelSpec("all features, logistic", "logistic"),
+        *(classical if len(alone) > 1 else []),
         *alone,
         ModelSpec(MAJORITY, "majority"),
     ]
@@ -48,15 +48,17 @@ def ablations(data: FusionData) -> list[ModelSpec]:
     return off + fewer
 
 
-def two_best(table: pd.DataFrame) -> ModelSpec:
+def two_best(table: pd.DataFrame) -> list[ModelSpec]:
     """Late fusion of the two streams that score best alone: a weak third stream can only harm it.
 
     The two are chosen on the scores that are then compared, so this rival has an unfair advantage; that makes it a
-    safe one to be ahead of.
+    safe one to be ahead of. With two streams or fewer there is no such model.
     """
     alone = table[table["model"].str.endswith(ALONE)].sort_values("weighted_f1", ascending=False)
     streams = tuple(name.removesuffix(ALONE) for name in alone["model"].head(2))
-    return ModelSpec(f"late fusion, {' + '.join(streams)}", "late-logistic", streams=streams)
+    return (
+        [ModelSpec(f"late fusion, {' + '.join(streams)}", "late-logistic", streams=streams)] if len(alone) > 2 else []
+    )
 
 
 def run(
@@ -113,7 +115,7 @@ def verdict(table: pd.DataFrame) -> str:
     rows = table.set_index("model")
     lines = [f"ECMF scores {with_interval(rows.loc['ECMF'])}."]
     for name, row in rows.drop(index=["ECMF", MAJORITY]).iterrows():
-        ahead = "ahead of" if row["difference"] < 0 else "behind"
+        ahead = "ahead of" if row["difference"] < 0 else "behind" if row["difference"] > 0 else "level with"
         sure = "too few speakers to test" if np.isnan(row["p_holm"]) else f"corrected p = {row['p_holm']:.3f}"
         doubt = "" if row["p_holm"] < 0.05 else ", which these data cannot tell from 0"
         lines.append(f"It is {ahead} {name} by {abs(row['difference']):.3f}{doubt} ({sure}).")

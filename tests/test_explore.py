@@ -1,5 +1,7 @@
 """Looking closely at clips and streams."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,18 @@ def test_neighbours_tell_label_from_speaker(data):
     # 20 clips a label, 10 a speaker, of 60: the chance that another clip is of the same kind
     assert table.loc["who", "chance_label"] == pytest.approx(19 / 59)
     assert table.loc["who", "chance_speaker"] == pytest.approx(9 / 59)
+
+
+def test_nobody_is_recognised_where_nobody_is_known(data):
+    unknown = dataclasses.replace(data, speakers=[""] * len(data))
+    table = explore.neighbours(unknown)
+    assert table[["same_speaker", "chance_speaker"]].isna().all(axis=None)
+    assert table["same_label"].notna().all()
+
+
+def test_flat_map_takes_a_stream_of_one_number(data):
+    one = {name: x[:, :1] for name, x in data.streams.items()}
+    assert (explore.flat_map(dataclasses.replace(data, streams=one))["y"] == 0).all()
 
 
 def test_flat_map_has_a_point_for_each_clip_that_is_there(data):

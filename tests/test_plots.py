@@ -251,3 +251,10 @@ def test_draws_into_given_axes(scores, clips):
     _, (left, right) = plt.subplots(1, 2)
     assert plots.scores_with_intervals(scores, ax=left) is left
     assert plots.class_balance(clips, EMOTIONS, ax=right) is right
+
+
+def test_scores_without_intervals_are_drawn():
+    table = pd.DataFrame({"model": ["a", "b"], "weighted_f1": [0.4, 0.4], "low": np.nan, "high": np.nan})
+    ax = plots.scores_with_intervals(table)
+    assert np.isfinite(ax.get_xlim()).all()
+    assert [text.get_text() for text in ax.texts] == ["0.400", "0.400"]

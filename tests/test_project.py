@@ -1,5 +1,6 @@
 """A notebook's opening lines: settings → corpus, features, ledger, results."""
 
+import dataclasses
 import json
 
 import matplotlib.pyplot as plt
@@ -60,18 +61,49 @@ def test_provenance_is_complete(features):
 
 
 def test_thinned_keeps_the_spread(tmp_path):
-    clips = pd.DataFrame({"id": [f"c{i:02d}" for i in range(20)], "label": "happy"})
+    labels = ["happy", "sad", "angry", "neutral", "worried", "surprise"] * 40
+    clips = pd.DataFrame({"id": [f"c{i:03d}" for i in range(240)], "label": labels})
     corpus = make_corpus("x", tmp_path, clips)
     assert thinned(corpus, 0) is corpus
-    assert thinned(corpus, 50) is corpus
-    kept = thinned(corpus, 5).clips["id"].tolist()
-    assert (len(kept), kept[0], kept[-1]) == (5, "c00", "c19")
+    assert thinned(corpus, 500) is corpus
+    kept = thinned(corpus, 40)
+    assert len(kept) == 40
+    assert kept.clips["label"].nunique() == 6, "a manifest that cycles over labels does not become one label"
+    assert kept.clips["id"].is_monotonic_increasing
 
 
 def test_two_corpora_of_one_name_have_two_stores(tmp_path):
     clips = pd.DataFrame({"id": ["a"], "label": ["happy"]})
     folders = {store_folder(make_corpus("x", tmp_path / place, clips)) for place in ("one", "two")}
     assert len(folders) == 2
+
+
+def test_data_fingerprint_follows_what_is_left_out(features):
+    project = open_project(Settings(corpus=str(features)))
+    other = dataclasses.replace(project.corpus, left_out=pd.DataFrame({"id": ["x"], "reason": ["no class"]}))
+    assert dataclasses.replace(project, corpus=other).data_fingerprint != project.data_fingerprint
+
+
+def test_samples_leave_out_what_says_nothing(features):
+    with np.load(features / "x.npz") as z:
+        arrays = dict(z)
+    arrays |= {"flat": np.ones((8, 3)), "gone": np.full((8, 2), np.nan)}
+    np.savez(features / "x.npz", **arrays)
+    project = open_project(Settings(corpus=str(features)))
+    data, silent = project.samples()
+    assert list(data.streams) == ["face", "voice"]
+    assert silent == {
+        "flat": "it is the same in all labelled clips",
+        "gone": "fewer than two labelled clips have it",
+    }
+    failed = project.ledger.assign(status=["failed"] * 3 + ["done"] * 5)
+    assert dataclasses.replace(project, ledger=failed).samples()[0].ids == ["c3", "c4", "c5", "c6", "c7"]
+    assert dataclasses.replace(project, ledger=failed.assign(status="failed")).samples()[0] is None
+
+
+def test_headers_are_escaped_too():
+    page = readable(pd.DataFrame({"<img src=x onerror=alert(1)>": [1]}), "t").to_html()
+    assert "<img" not in page
 
 
 def test_results_are_data_first(tmp_path):

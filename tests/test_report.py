@@ -1,6 +1,7 @@
 """Notebooks are executed headlessly; what fails says where; what has not changed is left alone."""
 
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
-from ecmf_lib import config, report
+from ecmf_lib import config, report, run
 from ecmf_lib.run import app
 
 HOSTILE = "<script>alert('x')</script>"
@@ -38,7 +39,8 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(config, "NOTEBOOKS", registered)
     monkeypatch.setenv("ECMF_DATA", str(tmp_path / "data"))
     write_notebook(sources, "00_one", "print(words)", "import pandas as pd\npd.DataFrame({'said': [words]})")
-    write_notebook(sources, "01_two", "import sys\nprint(f'0%\\r{100 // 2}%', file=sys.stderr)")
+    bar = "import sys, time, warnings\nfrom tqdm import tqdm\nfor i in tqdm(range(3)):\n    time.sleep(0.2)"
+    write_notebook(sources, "01_two", bar + "\nwarnings.warn('worth' + 'knowing')")
     return tmp_path
 
 
@@ -48,20 +50,22 @@ def statuses(outcomes) -> list[str]:
 
 def test_executes_renders_and_then_leaves_alone(tiny):
     said = []
-    run = {"output": tiny / "run", "parameters": {"words": HOSTILE, "seed": 3}, "say": said.append}
-    assert statuses(report.run_notebooks(**run)) == ["done", "done"]
+    arguments = {"output": tiny / "run", "parameters": {"words": HOSTILE, "seed": 3}, "say": said.append}
+    assert statuses(report.run_notebooks(**arguments)) == ["done", "done"]
     page = (tiny / "run/00_one.html").read_text()
     assert "&lt;script&gt;alert" in page
     assert HOSTILE not in page, "what is said in a clip is data, not a part of the page"
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page), "the page opens offline"
-    assert "50%" not in (tiny / "run/01_two.html").read_text(), "progress bars are for terminals"
+    page = (tiny / "run/01_two.html").read_text()
+    assert "%|" not in page, "progress bars are for terminals"
+    assert "worthknowing" in page, "a warning beside a bar stays"
     assert "00_one.html" in (tiny / "run/index.html").read_text()
 
-    assert statuses(report.run_notebooks(**run)) == ["unchanged", "unchanged"]
+    assert statuses(report.run_notebooks(**arguments)) == ["unchanged", "unchanged"]
     write_notebook(tiny / "notebooks", "01_two", "print('new')")
-    assert statuses(report.run_notebooks(**run)) == ["unchanged", "done"]
-    assert statuses(report.run_notebooks(**run, data_key="other clips")) == ["done", "done"]
-    assert statuses(report.run_notebooks(**run, data_key="other clips", force=True)) == ["done", "done"]
+    assert statuses(report.run_notebooks(**arguments)) == ["unchanged", "done"]
+    assert statuses(report.run_notebooks(**arguments, data_key="other clips")) == ["done", "done"]
+    assert statuses(report.run_notebooks(**arguments, data_key="other clips", force=True)) == ["done", "done"]
 
 
 def test_reports_are_the_same_bytes_again(tiny):
@@ -87,6 +91,45 @@ def test_failure_names_notebook_and_cell_and_keeps_the_rest(tiny):
     assert statuses(report.run_notebooks(tiny / "run", {}, say=lambda line: None)) == ["failed", "unchanged"]
 
 
+def test_a_dead_kernel_is_a_failure_with_its_cell(tiny):
+    (tiny / "run").mkdir()
+    (tiny / "run/00_one.html").write_text("an old page")
+    write_notebook(tiny / "notebooks", "00_one", "print('before')", "import os\nos._exit(1)")
+    outcomes = report.run_notebooks(tiny / "run", {}, say=lambda line: None)
+    assert statuses(outcomes) == ["failed", "done"]
+    assert outcomes[0].error.startswith("cell 4 (`import os`) failed: DeadKernelError")
+    page = (tiny / "run/00_one.html").read_text()
+    assert "DeadKernelError" in page
+    assert "an old page" not in page
+
+
+def test_index_remembers_a_failure(tiny):
+    write_notebook(tiny / "notebooks", "00_one", "1 / 0")
+    report.run_notebooks(tiny / "run", {}, say=lambda line: None)
+    report.run_notebooks(tiny / "run", {}, notebooks=["01_two"], say=lambda line: None)
+    assert "failed: the page ends with the traceback" in (tiny / "run/index.html").read_text()
+
+
+def test_touched_pages_and_tables_are_made_again(tiny):
+    arguments = {"output": tiny / "run", "parameters": {}, "say": lambda line: None}
+    report.run_notebooks(**arguments)
+    (tiny / "run/00_one.html").write_text("edited")
+    (tiny / "run/tables/01_two").mkdir(parents=True)
+    (tiny / "run/tables/01_two/x.csv").write_text("made by hand in JupyterLab")
+    assert statuses(report.run_notebooks(**arguments)) == ["done", "done"]
+
+
+def test_machine_folders_are_not_in_the_page(tiny):
+    code = "import pathlib, sys, warnings\nwarnings.warn(sys.prefix + '/lib/x.py')\nprint(pathlib.Path.home() / 'me')"
+    fails = "raise OSError(str(pathlib.Path.cwd() / 'secret'))"
+    write_notebook(tiny / "notebooks", "00_one", code, "pathlib.Path.cwd() / 'x'", fails)
+    outcomes = report.run_notebooks(tiny / "run", {}, say=lambda line: None)
+    text = (tiny / "run/00_one.html").read_text() + (tiny / "run/00_one.ipynb").read_text() + outcomes[0].error
+    assert "notebooks/secret" in text
+    for folder in (str(config.REPO), sys.prefix, str(pathlib.Path.home() / "me")):
+        assert folder not in text
+
+
 def test_unknown_parameters_are_refused_before_anything_runs(tiny):
     with pytest.raises(config.SettingsError, match="wrods: unknown"):
         report.run_notebooks(tiny / "run", {"wrods": "x"})
@@ -106,11 +149,16 @@ def test_command_refuses_with_a_readable_message(tmp_path, monkeypatch):
     for arguments, words in [
         (["check", str(tmp_path / "none")], "no corpus"),
         (["report", "demo", "--set", "seeds"], "expected NAME=VALUE"),
+        (["report", "demo", "--set", "sed=1"], "sed: unknown"),
+        (["report", "demo", "--set", "output=/x"], "given to the command itself"),
+        (["report", "demo", "--set", "seeds=many"], "seeds = 'many'"),
+        (["report", "demo", "--notebook", "99"], "no notebook '99'"),
+        (["demo", str(tmp_path / "x"), "--clips", "0"], "greater than or equal to 6"),
         (["extract", str(tmp_path)], "no adapter knows"),
     ]:
         result = runner.invoke(app, arguments)
         assert result.exit_code == 2
-        assert words in result.output
+        assert words in " ".join(result.output.split())
         assert "Traceback" not in result.output
 
 
@@ -119,6 +167,10 @@ def test_check_says_what_a_corpus_holds(tmp_path):
     result = CliRunner().invoke(app, ["check", str(tmp_path)])
     assert result.exit_code == 0
     assert "2 clips, 0 left out; folds would hold speakers apart" in result.output
+
+
+def test_values_are_read_by_the_type_of_the_parameter():
+    assert run._assignments(["seeds=5", "clip=7", "detector=lbp"]) == {"seeds": 5, "clip": "7", "detector": "lbp"}
 
 
 def test_help_needs_neither_torch_nor_jupyter():

@@ -36,11 +36,24 @@ def test_runs_share_folds_and_are_kept(data, tmp_path, monkeypatch):
 
     table = evaluate.results_table(runs, reference="ECMF", n_boot=100)
     assert study.best_single(table)["model"] == "face alone"
-    assert study.two_best(table).streams == ("face", "text")
+    assert study.two_best(table) == [], "two streams only"
     words = study.verdict(table)
     assert words.startswith(f"ECMF scores {table.set_index('model').loc['ECMF', 'weighted_f1']:.3f} [")
     assert "text alone" in words
     assert study.MAJORITY not in words
+
+
+def test_two_best_streams():
+    alone = [("face", 0.6), ("text", 0.3), ("audio", 0.5)]
+    table = pd.DataFrame([{"model": name + study.ALONE, "weighted_f1": score} for name, score in alone])
+    (spec,) = study.two_best(table)
+    assert (spec.streams, spec.kind) == (("face", "audio"), "late-logistic")
+
+
+def test_one_stream_is_not_fused(data):
+    names = [spec.name for spec in study.models(data.only(["face"]))]
+    assert "late fusion" not in names
+    assert "face alone" in names
 
 
 def test_every_stream_is_left_out_once(data):
