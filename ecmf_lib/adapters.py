@@ -8,14 +8,28 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ecmf_lib.config import EMOTIONS, cache_dir
-from ecmf_lib.corpus import Corpus, CorpusError, FeatureTable, make_corpus, read_csv
+from ecmf_lib.corpus import (
+    ANNOTATOR,
+    COLUMNS,
+    Corpus,
+    CorpusError,
+    FeatureTable,
+    inside,
+    make_corpus,
+    read_csv,
+    safe_id,
+)
 from ecmf_lib.demo import make_demo
 
 #: RAVDESS's emotion codes; the last two columns are its published word and our class ("" = there is none).
@@ -46,6 +60,21 @@ LABEL_WORDS = (
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg")
+TABLE_SUFFIXES = (".csv", ".parquet")
+
+#: Columns of the extraction's ledger (:mod:`ecmf_lib.extract`), in which each stream has one of its own.
+LEDGER_COLUMNS = (
+    "id",
+    "status",
+    "reason",
+    "digest",
+    "n_frames",
+    "duration",
+    "fps",
+    "face_share",
+    "audio_state",
+    "notes",
+)
 
 
 def open_corpus(spec: str, *, base: Path = Path()) -> Corpus:
@@ -74,12 +103,13 @@ def open_corpus(spec: str, *, base: Path = Path()) -> Corpus:
 
 
 def _existing(path: Path) -> Path:
+    path = path.resolve()
     if not path.exists():
         kinds = ", ".join(ADAPTERS)
         raise CorpusError(
             f"no corpus '{path}': give 'demo', a folder that exists, or ADAPTER:FOLDER with one of {kinds}"
         )
-    return path.resolve()
+    return path
 
 
 def _kind(path: Path) -> str:
@@ -87,18 +117,30 @@ def _kind(path: Path) -> str:
     names = {path.name} if path.is_file() else {p.name for p in path.iterdir()}
     if "demo.json" in names:
         return "demo"
-    if (path.is_file() and path.suffix in (".csv", ".parquet", ".toml")) or names & {"corpus.toml", "manifest.csv"}:
+    table = path.is_file() and path.suffix.lower() in (*TABLE_SUFFIXES, ".toml")
+    if table or names & {"corpus.toml", "manifest.csv"}:
         return "table"
     if "track1_train_disdim.csv" in names:
         return "mer2025"
-    if any(name.endswith(".npz") for name in names):
-        return "features"
-    if path.is_dir() and any(RAVDESS_NAME.fullmatch(p.stem) for p in _media_files(path)):
+    if parts := names & {"track_all_candidates.csv", "subtitle_chieng.csv"}:
+        raise CorpusError(
+            f"{path}: {' and '.join(sorted(parts))} belong to MER2025, but track1_train_disdim.csv is missing; "
+            "copy it from the distribution into this folder"
+        )
+    # before the npz files: somebody's features may lie among the clips
+    if path.is_dir() and any(RAVDESS_NAME.fullmatch(p.stem) for p in _media_files(path)[0]):
         return "ravdess"
+    if any(name.lower().endswith(".npz") for name in names):
+        return "features"
     raise CorpusError(
         f"{path}: no adapter knows this content. Expected one of: manifest.csv or corpus.toml (table), "
         "track1_train_disdim.csv (mer2025), files named like 03-01-05-01-02-01-12.mp4 (ravdess), *.npz (features)"
     )
+
+
+def _name_after(name: str) -> str:
+    """A corpus name from that of a folder or file."""
+    return name if safe_id(name) else re.sub(r"[^\w.-]+", "_", name).strip("._")[:150] or "corpus"
 
 
 def open_demo(folder: Path) -> Corpus:
@@ -113,8 +155,9 @@ def open_ravdess(folder: Path) -> Corpus:
     ``MM-VV-EE-II-SS-RR-AA``: modality, vocal channel, emotion, intensity, statement, repetition, actor. The same take
     exists as audio-video (MM 01), video only (02) and audio only (03): the ``take`` column ties these together.
     """
-    rows, left_out = [], []
-    for path in _media_files(folder):
+    files, left_out = _media_files(folder)
+    rows: dict[str, dict[str, str]] = {}
+    for path in files:
         name = RAVDESS_NAME.fullmatch(path.stem)
         if not name:
             left_out.append((path.stem, "name is not RAVDESS's MM-VV-EE-II-SS-RR-AA"))
@@ -124,33 +167,31 @@ def open_ravdess(folder: Path) -> Corpus:
             left_out.append((path.stem, f"unknown RAVDESS code in '{name['codes']}'"))
         elif RAVDESS_EMOTIONS[emotion][1] == "":
             left_out.append((path.stem, f"emotion '{RAVDESS_EMOTIONS[emotion][0]}' has no class among the six"))
+        elif path.stem in rows:
+            first = rows[path.stem]
+            left_out.append((path.stem, f"same name as {first['video'] or first['audio']}"))
         else:
             file = path.relative_to(folder).as_posix()
-            rows.append(
-                {
-                    "id": path.stem,
-                    "video": file if path.suffix in VIDEO_SUFFIXES else "",
-                    "audio": file if path.suffix in AUDIO_SUFFIXES else "",
-                    "transcript": RAVDESS_STATEMENTS[statement],
-                    "language": "en",
-                    "label": RAVDESS_EMOTIONS[emotion][1],
-                    "speaker": f"actor-{actor}",
-                    "take": "-".join(codes[1:]),
-                }
-            )
+            rows[path.stem] = {
+                "id": path.stem,
+                "video": file if path.suffix.lower() in VIDEO_SUFFIXES else "",
+                "audio": file if path.suffix.lower() in AUDIO_SUFFIXES else "",
+                "transcript": RAVDESS_STATEMENTS[statement],
+                "language": "en",
+                "label": RAVDESS_EMOTIONS[emotion][1],
+                "speaker": f"actor-{actor}",
+                "take": "-".join(codes[1:]),
+            }
     if not rows:
         raise CorpusError(
             f"{folder}: no RAVDESS clip with one of the six classes; expected names like 01-01-05-01-02-01-12.mp4"
         )
     return make_corpus(
-        folder.name,
+        _name_after(folder.name),
         folder,
-        pd.DataFrame(rows),
-        left_out=pd.DataFrame(left_out, columns=["id", "reason"], dtype=str),
-        notes=(
-            RAVDESS_NOTE,
-            RAVDESS_WORDS,
-        ),
+        pd.DataFrame(rows.values()),
+        left_out=_left_out(left_out),
+        notes=(RAVDESS_NOTE, RAVDESS_WORDS),
         licence=RAVDESS_LICENCE,
     )
 
@@ -160,9 +201,8 @@ def open_mer2025(folder: Path, *, language: str = "zh") -> Corpus:
 
     Clips in the training csv are ``labelled``, candidates are ``test``, all others (named by the subtitles or by a
     file in ``video/``) are ``unlabelled``. The distribution names no speakers; a file ``speakers.csv``
-    (``name,speaker``) of your own in the
-    folder is used where it is. Files that are missing are left to the extraction's ledger: few people hold all
-    132,171 clips.
+    (``name,speaker``) of your own in the folder is used where it is. Files that are missing are left to the
+    extraction's ledger: few people hold all 132,171 clips.
 
     Parameters
     ----------
@@ -172,19 +212,17 @@ def open_mer2025(folder: Path, *, language: str = "zh") -> Corpus:
     train = _named(folder / "track1_train_disdim.csv", "discrete")
     candidates = _named(folder / "track_all_candidates.csv")
     subtitles = _named(folder / "subtitle_chieng.csv", "chinese", "english")
-    video = folder / "video"
-    filmed = pd.Series(
-        sorted(p.stem for p in video.iterdir() if p.suffix == ".mp4") if video.is_dir() else [], dtype=str
-    )
+    filmed, left_out = _files_by_clip(folder / "video", ".mp4")
+    sounds, _ = _files_by_clip(folder / "audio", ".wav")
     both = train["name"][train["name"].isin(set(candidates["name"]))]
     if len(both):
         raise CorpusError(
             f"{folder}: {len(both)} clip(s) are in the training csv and among the candidates, e.g. '{both.iloc[0]}'"
         )
-    clips = pd.concat([train["name"], candidates["name"], subtitles["name"], filmed]).drop_duplicates().to_frame("id")
-    clips["video"] = "video/" + clips["id"] + ".mp4"
-    sounds = {p.stem for p in (folder / "audio").glob("*.wav")}
-    clips["audio"] = clips["id"].map(lambda name: f"audio/{name}.wav" if name in sounds else "")
+    names = pd.concat([train["name"], candidates["name"], subtitles["name"], pd.Series(sorted(filmed), dtype=str)])
+    clips = names.drop_duplicates().to_frame("id")
+    clips["video"] = clips["id"].map(lambda name: f"video/{filmed.get(name, name + '.mp4')}")
+    clips["audio"] = clips["id"].map(lambda name: f"audio/{sounds[name]}" if name in sounds else "")
     clips["transcript"] = clips["id"].map(_lookup(subtitles, "chinese" if language == "zh" else "english"))
     clips["language"] = language
     clips["label"] = clips["id"].map(_lookup(train, "discrete"))
@@ -196,15 +234,46 @@ def open_mer2025(folder: Path, *, language: str = "zh") -> Corpus:
         clips["speaker"] = clips["id"].map(_lookup(_named(folder / "speakers.csv", "speaker"), "speaker"))
     else:
         notes.append("No speakers.csv: folds hold clips apart, not speakers or series, so scores are optimistic.")
+    rows = {
+        "track1_train_disdim.csv": _rows(train),
+        "track_all_candidates.csv": _rows(candidates),
+        "subtitle_chieng.csv": _rows(subtitles),
+    }
+
+    def where(index: int, column: str) -> tuple[str, int]:
+        """A transcript is mended in the subtitles, all else where the clip is named first."""
+        name = clips["id"].iloc[index]
+        files = ["subtitle_chieng.csv"] if column == "transcript" else list(rows)
+        return next((file, rows[file][name]) for file in files if name in rows[file])
+
     return make_corpus(
         "mer2025",
         folder,
         clips,
-        rows=_rows(clips, train),
+        where=where,
         missing_files="record",
+        left_out=_left_out(left_out),
         notes=tuple(notes),
         licence="CC BY-NC 4.0 (MER2025)",
     )
+
+
+def _files_by_clip(folder: Path, suffix: str) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Clip → file name, and (name, reason) of what is no clip."""
+    found: dict[str, str] = {}
+    left_out = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name.startswith("."):
+            left_out.append((path.name, HIDDEN))
+        elif path.suffix.lower() != suffix:
+            left_out.append((path.name, f"in {folder.name}/, but not a {suffix} file"))
+        elif not safe_id(path.stem):
+            left_out.append((path.name, "its name cannot be the id of a clip"))
+        elif path.stem in found:
+            left_out.append((path.name, f"same name as {found[path.stem]}"))
+        else:
+            found[path.stem] = path.name
+    return found, left_out
 
 
 def open_table(
@@ -222,8 +291,7 @@ def open_table(
     ----------
     path : Path
         The table; or a ``corpus.toml`` (or the folder that holds it) that gives ``table`` and these parameters; or a
-        folder with a
-        ``manifest.csv``. Media paths are relative to the folder the table is in.
+        folder with a ``manifest.csv``. Media paths are relative to the folder the table is in.
     columns : mapping, optional
         Ours → theirs, e.g. ``{"id": "name", "label": "discrete"}``; columns not named keep their own name.
     labels : mapping, optional
@@ -231,63 +299,116 @@ def open_table(
     """
     if path.is_dir():
         path = path / ("corpus.toml" if (path / "corpus.toml").is_file() else "manifest.csv")
-    if path.suffix == ".toml":
-        return open_table(**_table_settings(path))
-    table = read_csv(path, encoding=encoding) if path.suffix != ".parquet" else _read_parquet(path)
-    absent = [theirs for theirs in (columns or {}).values() if theirs not in table.columns]
-    if absent:
-        raise CorpusError(f"{path}: no column {absent}; the table has {list(table.columns)}: mend the column mapping")
-    table = table.rename(columns={theirs: ours for ours, theirs in (columns or {}).items()})
+    if path.suffix.lower() == ".toml":
+        settings = _table_settings(path)
+        return open_table(path.parent / settings.table, **settings.model_dump(exclude={"table"}))
+    path = path.absolute()
+    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path, encoding=encoding)
+    table = _map_columns(table, columns or {}, path)
     table, left_out = _map_labels(table, labels or {})
+    rows = (table.index + 2).tolist()
     return make_corpus(
-        name or (path.parent.name if path.stem == "manifest" else path.stem),
+        name or _name_after(path.parent.name if path.stem == "manifest" else path.stem),
         path.parent,
         table,
-        rows=table.index + 2,
+        where=lambda index, column: (path.name, rows[index] if index >= 0 else 1),
         left_out=left_out,
         licence=licence,
     )
 
 
-def _table_settings(path: Path) -> dict:
+def _our_column(name: str) -> str:
+    if name not in (*COLUMNS, "take") and not ANNOTATOR.fullmatch(name):
+        raise ValueError(f"'{name}' is none of our columns ({', '.join(COLUMNS)}, annotator_…)")
+    return name
+
+
+def _corpus_name(name: str) -> str:
+    if not safe_id(name):
+        raise ValueError("it names folders, so no / \\ : or control characters, and no dot first")
+    return name
+
+
+def _table_name(name: str) -> str:
+    if Path(name).suffix.lower() not in TABLE_SUFFIXES:
+        raise ValueError(f"expected a file {' or '.join(TABLE_SUFFIXES)}")
+    return name
+
+
+class TableSettings(BaseModel):
+    """What a ``corpus.toml`` may say; see :func:`open_table`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    table: Annotated[str, AfterValidator(_table_name)]
+    columns: dict[Annotated[str, AfterValidator(_our_column)], str] = Field(default_factory=dict)
+    labels: dict[str, Literal[(*EMOTIONS, "")]] = Field(default_factory=dict)
+    encoding: str | None = None
+    name: Annotated[str, AfterValidator(_corpus_name)] | None = None
+    licence: str = "not stated"
+
+
+def _table_settings(path: Path) -> TableSettings:
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = TableSettings(**tomllib.loads(path.read_text(encoding="utf-8-sig")))
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        known = ", ".join(name for name in TableSettings.model_fields if name != "table")
+        raise CorpusError(f"{path}: expected 'table' and optionally {known}\n  " + "\n  ".join(lines)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path}: not a TOML file ({error})") from None
-    allowed = {"table", "columns", "labels", "encoding", "name", "licence"}
-    if "table" not in settings or set(settings) - allowed:
-        raise CorpusError(
-            f"{path}: expected 'table' and optionally {sorted(allowed - {'table'})}, found {sorted(settings)}"
-        )
-    return {"path": path.parent / settings.pop("table"), **settings}
+    if not inside(path.parent, settings.table):
+        raise CorpusError(f"{path}: table '{settings.table}' leaves the corpus folder; copy it into {path.parent}")
+    return settings
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
+    """All cells as str; whole numbers without the ".0" that missing values beside them would give them."""
     try:
         table = pd.read_parquet(path)
     except Exception as error:  # pyarrow raises many kinds for a broken file
         raise CorpusError(f"{path}: not a parquet table ({error})") from None
+    if not table.columns.is_unique:
+        raise CorpusError(f"{path}: column names stand more than once, {list(table.columns)}; rename or remove some")
+    for column in table.select_dtypes("floating"):
+        values = table[column].dropna()
+        if (values % 1 == 0).all():  # False for infinity
+            table[column] = table[column].astype("Int64")
     return table.astype(object).where(table.notna(), "").astype(str).reset_index(drop=True)
+
+
+def _map_columns(table: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
+    """Columns by our names. One of theirs may serve several of ours, and one of ours may be replaced by another."""
+    absent = [theirs for theirs in columns.values() if theirs not in table.columns]
+    if absent:
+        raise CorpusError(f"{path}: no column {absent}; the table has {list(table.columns)}: mend the column mapping")
+    ours = {ours: table[theirs] for ours, theirs in columns.items()}
+    used = {name for name in columns.values() if name not in COLUMNS and not ANNOTATOR.fullmatch(name)}
+    return table.drop(columns=[c for c in table.columns if c in columns or c in used]).assign(**ours)
 
 
 def _map_labels(table: pd.DataFrame, labels: Mapping[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Labels in our words, and the clips whose label has no class here. The index stays: it tells the row."""
+    nothing = pd.Series("", index=table.index, dtype=str)
+    words, ids = table.get("label", nothing), table.get("id", nothing)
+    dropped = words.map(lambda word: labels.get(word) == "").astype(bool)
+    left_out = zip(ids[dropped], words[dropped], strict=True)
     columns = [c for c in table.columns if c == "label" or c.startswith("annotator_")]
-    dropped = table["label"].map(lambda word: labels.get(word) == "") if "label" in table.columns else table.index < 0
-    reasons = table[dropped].apply(lambda row: f"label '{row['label']}' has no class among the six", axis=1)
-    left_out = pd.DataFrame(
-        {"id": table.loc[dropped, "id"] if "id" in table.columns else "", "reason": reasons}, dtype=str
-    )
     mapped = table.assign(**{c: table[c].map(lambda word: labels.get(word, word)) for c in columns})
-    return mapped[~dropped], left_out.reset_index(drop=True)
+    return mapped[~dropped], _left_out((id, f"label '{word}' has no class among the six") for id, word in left_out)
+
+
+def _left_out(rows: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=["id", "reason"], dtype=str)
 
 
 def open_features(path: Path) -> Corpus:
     """A table of ready-made features: npz files with ``id``, a label, a speaker and one 2-D array a stream.
 
     The label array is called ``label`` or ``emotion``, the speaker array ``speaker`` or ``actor``; every 2-D float
-    array with one
-    row a clip is a stream of that name. Read without pickle.
+    array with one row a clip is a stream of that name. Read without pickle.
     """
     files = [path] if path.is_file() else sorted(path.glob("*.npz"))
     if len(files) != 1:
@@ -298,19 +419,17 @@ def open_features(path: Path) -> Corpus:
     speaker_key = next((k for k in ("speaker", "actor") if k in arrays), None)
     if "id" not in arrays or label_key is None:
         raise CorpusError(f"{file}: expected arrays 'id' and 'label' (or 'emotion'), found {sorted(arrays)}")
-    ids = arrays["id"].astype(str)
-    streams = [key for key, a in arrays.items() if a.ndim == 2 and a.dtype.kind == "f" and len(a) == len(ids)]
-    if not streams:
-        raise CorpusError(f"{file}: no 2-D float array with {len(ids)} rows, so no stream; found {sorted(arrays)}")
-    table = pd.DataFrame({"id": ids, "label": arrays[label_key].astype(str)})
-    table["speaker"] = [f"{speaker_key}-{name}" for name in arrays[speaker_key]] if speaker_key else ""
+    table = pd.DataFrame({ours: _texts(arrays, key, file) for ours, key in (("id", "id"), ("label", label_key))})
+    table["speaker"] = [f"{speaker_key}-{n}" for n in _texts(arrays, speaker_key, file)] if speaker_key else ""
+    streams = _stream_names(arrays, len(table), file)
     table, left_out = _map_labels(table, LABEL_WORDS)
-    ravdess = all(RAVDESS_NAME.fullmatch(name) for name in ids)
+    ravdess = len(table) > 0 and all(RAVDESS_NAME.fullmatch(name) for name in table["id"])
+    rows = table.index.tolist()
     return make_corpus(
-        path.stem,
+        _name_after(path.stem),
         file.parent,
         table,
-        rows=table.index,
+        where=lambda index, column: (file.name, rows[index] if index >= 0 else 0),
         left_out=left_out,
         features=tuple(FeatureTable(path=file, array=key, stream=key) for key in streams),
         notes=(RAVDESS_NOTE,) if ravdess else (),
@@ -318,18 +437,58 @@ def open_features(path: Path) -> Corpus:
     )
 
 
+def _texts(arrays: Mapping[str, np.ndarray], key: str, file: Path) -> list[str]:
+    """One text a clip from an array of texts or whole numbers."""
+    array, ids = arrays[key], arrays["id"]
+    if array.ndim != 1 or len(array) != len(ids):
+        raise CorpusError(f"{file}: array '{key}' has shape {array.shape}, 'id' {ids.shape}; expected one entry a clip")
+    if array.dtype.kind not in "USiu":
+        raise CorpusError(f"{file}: array '{key}' holds {array.dtype}; expected texts or whole numbers")
+    try:
+        return array.astype(str).tolist()
+    except UnicodeDecodeError:
+        raise CorpusError(f"{file}: array '{key}' holds bytes that are not ASCII; save it as texts (str)") from None
+
+
+def _stream_names(arrays: Mapping[str, np.ndarray], n_clips: int, file: Path) -> list[str]:
+    streams = [key for key, a in arrays.items() if a.ndim == 2 and a.dtype.kind == "f" and len(a) == n_clips]
+    if not streams:
+        raise CorpusError(f"{file}: no 2-D float array with {n_clips} rows, so no stream; found {sorted(arrays)}")
+    for key in streams:
+        if arrays[key].shape[1] == 0:
+            raise CorpusError(f"{file}: array '{key}' has no columns; leave it out, or save features in it")
+        if not re.fullmatch(r"[\w-]+", key) or key in LEDGER_COLUMNS:
+            why = "the ledger has a column of that name" if key in LEDGER_COLUMNS else "only letters, digits, _ and -"
+            raise CorpusError(f"{file}: '{key}' cannot be the name of a stream ({why}); rename the array")
+    return streams
+
+
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    if not zipfile.is_zipfile(path):
+        raise CorpusError(f"{path}: not an npz file, or cut short; save it again with numpy.savez")
+    arrays = {}
     try:
         with np.load(path, allow_pickle=False) as z:
-            return {key: z[key] for key in z.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise CorpusError(
-            f"{path}: cannot be read without pickle ({error}); save plain arrays with numpy.savez"
-        ) from None
+            for key in z.files:
+                arrays[key] = z[key]
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            error = f"array '{key}' cannot be read without pickle; save plain arrays with numpy.savez"
+        raise CorpusError(f"{path}: {error}") from None
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise CorpusError(f"{path}: damaged ({error}); copy it or save it again with numpy.savez") from None
+    return {key: array for key, array in arrays.items() if isinstance(array, np.ndarray)}  # others: foreign files
 
 
-def _media_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES + AUDIO_SUFFIXES)
+#: Why a file like ``._s1.mp4``, which macOS adds on foreign disks, is no clip.
+HIDDEN = "hidden file (its name starts with a dot)"
+
+
+def _media_files(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Files that may be clips, and (name, reason) of the hidden ones."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES + AUDIO_SUFFIXES)
+    hidden = {p for p in files if any(part.startswith(".") for part in p.relative_to(folder).parts)}
+    return [p for p in files if p not in hidden], [(p.name, HIDDEN) for p in sorted(hidden)]
 
 
 def _named(path: Path, *columns: str) -> pd.DataFrame:
@@ -351,10 +510,9 @@ def _lookup(table: pd.DataFrame, column: str):
     return lambda name: found.get(name, "")
 
 
-def _rows(clips: pd.DataFrame, train: pd.DataFrame) -> list[int]:
-    """Rows of the training csv for its clips (labels are what goes wrong there), 0 for the others."""
-    row = {name: i + 2 for i, name in enumerate(train["name"])}
-    return [row.get(name, 0) for name in clips["id"]]
+def _rows(table: pd.DataFrame) -> dict[str, int]:
+    """Name → its row in the file."""
+    return dict(zip(table["name"], (table.index + 2).tolist(), strict=True))
 
 
 ADAPTERS = {

@@ -10,39 +10,37 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
 import pandera.pandas as pa
 
 from ecmf_lib.config import EMOTIONS
+from ecmf_lib.tables import CorpusError, decode_text, problem_table, read_csv, refusal, wrongly_encoded
+
+__all__ = [
+    "ANNOTATOR",
+    "COLUMNS",
+    "SPLITS",
+    "Clip",
+    "Corpus",
+    "CorpusError",
+    "FeatureTable",
+    "decode_text",
+    "inside",
+    "make_corpus",
+    "read_csv",
+    "safe_id",
+    "wrongly_encoded",
+]
 
 COLUMNS = ("id", "video", "audio", "transcript", "language", "label", "split", "speaker")
 SPLITS = ("labelled", "unlabelled", "test")
 ANNOTATOR = re.compile(r"annotator_\w+")
-#: How many problems a message spells out; all of them are in ``CorpusError.problems``.
-SHOWN = 30
-
-
-class CorpusError(ValueError):
-    """A manifest or csv that cannot be used.
-
-    Attributes
-    ----------
-    problems : DataFrame
-        All of them, with columns ``row`` (line of the csv as a spreadsheet counts it, the header is row 1), ``id``,
-        ``column``, ``problem``. Empty when the file could not be read at all.
-    """
-
-    def __init__(self, message: str, problems: pd.DataFrame | None = None):
-        super().__init__(message)
-        self.problems = pd.DataFrame(columns=["row", "id", "column", "problem"]) if problems is None else problems
 
 
 @dataclass(frozen=True)
@@ -117,9 +115,8 @@ class Corpus:
         """The clip with this id; KeyError if there is none."""
         rows = self.clips[self.clips["id"] == clip_id]
         if rows.empty:
-            raise KeyError(
-                f"corpus '{self.name}' has no clip '{clip_id}'; its ids look like '{self.clips['id'].iloc[0]}'"
-            )
+            looks = f"its ids look like '{self.clips['id'].iloc[0]}'" if len(self) else "it has no clips at all"
+            raise KeyError(f"corpus '{self.name}' has no clip '{clip_id}'; {looks}")
         return self._clip(next(rows.itertuples(index=False)))
 
     def select(self, ids: Iterable[str]) -> Corpus:
@@ -141,8 +138,9 @@ class Corpus:
     def groups(self, ids: Iterable[str] | None = None) -> tuple[list[str], str]:
         """What folds hold apart for each clip, and its name.
 
-        Speakers, where they are known. A clip whose speaker nobody knows is a group of its own. With a single
-        speaker the ``take`` column is used if the adapter gave one (several files of one performance), else the clip.
+        Speakers, where they are known. With a single speaker the ``take`` column is used if the adapter gave one
+        (several files of one performance), else the clip. A clip whose speaker or take nobody knows is a group of
+        its own.
 
         Parameters
         ----------
@@ -157,11 +155,12 @@ class Corpus:
             ``"speaker"``, ``"take"`` or ``"clip"``. With the last two, scores say nothing about new people.
         """
         clips = self.clips if ids is None else self.clips.set_index("id", drop=False).loc[list(ids)]
+        alone = "clip:" + clips["id"]
         speakers = clips["speaker"]
         if speakers[speakers != ""].nunique() >= 2:
-            return speakers.where(speakers != "", "clip:" + clips["id"]).tolist(), "speaker"
+            return speakers.where(speakers != "", alone).tolist(), "speaker"
         if "take" in clips.columns:
-            return clips["take"].tolist(), "take"
+            return clips["take"].where(clips["take"] != "", alone).tolist(), "take"
         return clips["id"].tolist(), "clip"
 
     def _clip(self, row) -> Clip:
@@ -186,7 +185,7 @@ def make_corpus(
     clips: pd.DataFrame,
     *,
     classes: tuple[str, ...] = EMOTIONS,
-    rows: Iterable[int] | None = None,
+    where: Callable[[int, str], tuple[str, int]] = lambda index, column: ("", index + 2),
     missing_files: str = "refuse",
     **described,
 ) -> Corpus:
@@ -194,10 +193,12 @@ def make_corpus(
 
     Parameters
     ----------
+    name : str
+        Names folders, so it follows the rules of ids.
     clips : DataFrame
-        The columns of :data:`COLUMNS` (optional ones may be missing), all str.
-    rows : iterable of int, optional
-        Line of each clip in the file that people edit; default: header is row 1.
+        The columns of :data:`COLUMNS` (all but ``id`` may be missing), all str. Columns of other names are not used.
+    where : callable
+        (Position of a clip, column) → file and row where people mend that cell; position -1 is the header.
     missing_files : {"refuse", "record"}
         ``"record"`` leaves a file that is not there to the extraction, whose ledger gives the reason. For
         corpora of a hundred thousand clips of which a user may hold a part.
@@ -207,14 +208,26 @@ def make_corpus(
     Raises
     ------
     CorpusError
-        With every problem of the manifest and its row.
+        With every problem of the manifest, its file and its row.
     """
+    if not (isinstance(name, str) and safe_id(name)):
+        raise CorpusError(f"unusable corpus name {name!r}: it names folders, so {_ID_RULES}")
+    what = f"manifest of corpus '{name}' in {root}"
+    found = _header_problems(clips.columns)
     clips = _complete(clips)
-    lines = list(rows) if rows is not None else list(range(2, len(clips) + 2))
-    found = _column_problems(clips, classes) + _split_problems(clips)
+    found += _column_problems(clips, classes) + _split_problems(clips)
     found += _path_problems(clips, Path(root), missing_files) + _text_problems(clips)
     if found:
-        raise _refusal(f"manifest of corpus '{name}' in {root}", found, clips, lines)
+        ids = clips["id"].tolist() if "id" in clips.columns else []
+        problems = [
+            (*where(index, column), ids[index] if ids and index >= 0 else "", column, problem)
+            for index, column, problem in found
+        ]
+        raise refusal(what, problem_table(problems))
+    if clips.empty:
+        left_out = described.get("left_out")
+        also = f" (all {len(left_out)} were left out)" if left_out is not None and len(left_out) else ""
+        raise CorpusError(f"{what}: no clips{also}; expected at least one row below the header")
     return Corpus(name=name, root=Path(root), clips=clips, classes=tuple(classes), **described)
 
 
@@ -239,6 +252,23 @@ def _default(clips: pd.DataFrame, column: str):
 _Found = tuple[int, str, str]  # index of the clip (-1: the whole manifest), column, problem
 
 
+def _header_problems(names: Iterable[str]) -> list[_Found]:
+    """Columns that would not be used although they are meant: "lable", "Label", "annotator 1"."""
+    found = []
+    names = [str(name) for name in names]
+    free = [ours for ours in COLUMNS if ours not in names]
+    for name in names:
+        if name in COLUMNS or ANNOTATOR.fullmatch(name):
+            continue
+        near = difflib.get_close_matches(name.strip().lower(), free, n=1, cutoff=0.8)
+        if name.lower().startswith("annotator"):
+            mended = "annotator_" + (re.sub(r"\W+", "_", name[len("annotator") :]).strip("_") or "1")
+            found.append((-1, name, f"annotator columns are called annotator_…; rename it '{mended}'"))
+        elif near:
+            found.append((-1, name, f"unknown column; did you mean '{near[0]}'? Rename it, or map it"))
+    return found
+
+
 def _column_problems(clips: pd.DataFrame, classes: tuple[str, ...]) -> list[_Found]:
     """What can be said of one column by itself, by a pandera schema."""
     label = pa.Check.isin([*classes, ""], error="label")
@@ -246,7 +276,7 @@ def _column_problems(clips: pd.DataFrame, classes: tuple[str, ...]) -> list[_Fou
         {
             "id": pa.Column(
                 str,
-                [pa.Check(lambda s: s.map(_safe_id), error="unsafe")],
+                [pa.Check(lambda s: s.map(safe_id), error="unsafe")],
                 unique=True,
                 report_duplicates="exclude_first",
             ),
@@ -283,39 +313,47 @@ def _say(case, classes: tuple[str, ...]) -> str:
     if "split" in str(case.check):
         return f"unknown split '{value}'; use one of {', '.join(SPLITS)}"
     if "unsafe" in str(case.check):
-        return (
-            f"unusable id {value!r}: ids name files, so no / \\ or control characters, no leading dot, 1-150 characters"
-        )
+        return f"unusable id {value!r}: ids name files, so {_ID_RULES}"
     return f"duplicate id '{value}'"
 
 
-def _safe_id(name: str) -> bool:
+_ID_RULES = 'no / \\ : * ? " < > | or control characters, no dot or blank first or last, 1-150 characters'
+
+
+def safe_id(name: str) -> bool:
+    """Whether a name can be that of a file or folder on every system."""
     good = all(unicodedata.category(c)[0] != "C" and c not in '/\\:*?"<>|' for c in name)
     return good and 0 < len(name) <= 150 and not name.startswith((".", " ")) and not name.endswith((".", " "))
 
 
-def inside(root: Path, name: str) -> bool:
-    """Whether ``root/name`` stays in ``root``: relative, no ``..``, no link that leads out."""
+def inside(root: Path, name: str, resolved: dict[Path, Path] | None = None) -> bool:
+    """Whether ``root/name`` stays in ``root``: relative, no ``..``, no link that leads out.
+
+    Parameters
+    ----------
+    resolved : dict, optional
+        Folder → where it really lies, filled here: a check of many names resolves each folder once.
+    """
     for flavour in (PurePosixPath(name), PureWindowsPath(name)):
         if flavour.is_absolute() or flavour.drive or ".." in flavour.parts or "\0" in name:
             return False
+    resolved = {} if resolved is None else resolved
     path = root / name
-    target = path.resolve() if path.is_symlink() else _resolved(path.parent)  # a folder is resolved once, not per clip
-    return target.is_relative_to(_resolved(root))
-
-
-@lru_cache(maxsize=4096)
-def _resolved(folder: Path) -> Path:
-    return folder.resolve()
+    for folder in (root, path.parent):
+        if folder not in resolved:
+            resolved[folder] = folder.resolve()
+    target = path.resolve() if path.is_symlink() else resolved[path.parent]
+    return target.is_relative_to(resolved[root])
 
 
 def _path_problems(clips: pd.DataFrame, root: Path, missing_files: str) -> list[_Found]:
-    found = []
+    found: list[_Found] = []
+    resolved: dict[Path, Path] = {}
     for column in ("video", "audio"):
         for index, name in clips[column].items():
             if name == "":
                 continue
-            if not inside(root, name):
+            if not inside(root, name, resolved):
                 mend = "write it relative to that folder, without '..', and copy what a link points to into it"
                 found.append((index, column, f"path {name!r} leaves the corpus folder; {mend}"))
             elif missing_files == "refuse" and not (root / name).is_file():
@@ -334,90 +372,3 @@ def _text_problems(clips: pd.DataFrame) -> list[_Found]:
         if problem:
             found.append((index, "transcript", problem))
     return found
-
-
-#: No text has these.  UTF-8 read as cp1252 leaves the pairs below: "Ã©" for é, "â€™" for ’.
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-_MOJIBAKE = re.compile("[ÃÂ][\u0080-\u00bf]|â€[\u2018-\u2122\u0080-\u009f\u0153\u0161\u02c6\u02dc]|ï»¿")
-
-
-def wrongly_encoded(text: str) -> str:
-    """Why a text cannot have been decoded with the right encoding; empty if nothing points to that."""
-    reason = ""
-    if "\ufffd" in text:
-        reason = "it holds the replacement character U+FFFD"
-    elif pair := _MOJIBAKE.search(text):
-        reason = f"{pair.group()!r} is UTF-8 that was read as cp1252"
-    elif odd := _CONTROL.search(text):
-        reason = f"it holds the control character U+{ord(odd.group()):04X}"
-    return f"wrongly encoded text: {reason}; save the file again as UTF-8" if reason else ""
-
-
-def _refusal(what: str, found: list[_Found], clips: pd.DataFrame, lines: list[int]) -> CorpusError:
-    ids = clips["id"].tolist() if "id" in clips.columns else [""] * len(clips)
-    table = pd.DataFrame(
-        [(lines[i] if i >= 0 else 1, ids[i] if i >= 0 else "", column, problem) for i, column, problem in found],
-        columns=["row", "id", "column", "problem"],
-    ).sort_values(["row", "column"], kind="stable", ignore_index=True)
-    listed = [f"row {p.row}, {p.column} (clip '{p.id}'): {p.problem}" for p in table.head(SHOWN).itertuples()]
-    more = [f"… and {len(table) - SHOWN} more"] if len(table) > SHOWN else []
-    return CorpusError(f"{what}: {len(table)} problem(s)\n  " + "\n  ".join(listed + more), table)
-
-
-def read_csv(path: Path, *, encoding: str | None = None) -> pd.DataFrame:
-    """Read a csv of text: every cell a str, "NA" stays "NA", empty cells are "".
-
-    Parameters
-    ----------
-    encoding : str, optional
-        Default: UTF-8 (with or without BOM); if the bytes are not UTF-8, GBK (as GB18030) or cp1252, whichever fits.
-
-    Raises
-    ------
-    CorpusError
-        Unreadable, empty, or in none of these encodings.
-    """
-    path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise CorpusError(f"{path}: cannot be read ({error.strerror}); expected a csv file") from None
-    text = decode_text(raw, path, encoding)
-    if text.strip() == "":
-        raise CorpusError(f"{path}: the file is empty; expected a csv with a header line")
-    try:
-        return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise CorpusError(f"{path}: not a csv table ({error}); check quotes and the number of commas") from None
-
-
-def decode_text(raw: bytes, path: Path, encoding: str | None = None) -> str:
-    """Bytes of a text file → str; see :func:`read_csv`."""
-    if not encoding and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise CorpusError(f"{path}: UTF-16 text; save it as UTF-8 (Excel: 'CSV UTF-8')")
-    tried = [encoding] if encoding else ["utf-8-sig", _guess_legacy(raw)]
-    for name in tried:
-        try:
-            return raw.decode(name)
-        except UnicodeDecodeError:
-            continue
-        except LookupError:
-            raise CorpusError(f"{path}: Python knows no encoding '{name}'") from None
-    raise CorpusError(f"{path}: neither {' nor '.join(tried)} text; save it as UTF-8 or name its encoding")
-
-
-def _guess_legacy(raw: bytes) -> str:
-    """``"gb18030"`` (holds GBK) or ``"cp1252"`` for bytes that are not UTF-8.
-
-    GBK's Chinese characters are pairs of high bytes that stand in runs of their own; cp1252's accents and curly quotes
-    are single bytes inside Latin words. A file that is mostly valid UTF-8 with a few bad bytes is neither: it stays
-    UTF-8, and fails.
-    """
-    marked = raw.decode("utf-8", "surrogateescape")
-    bad = sum("\udc80" <= c <= "\udcff" for c in marked)
-    if sum(ord(c) > 127 for c in marked) - bad > bad:
-        return "utf-8"
-    runs = [m.span() for m in re.finditer(rb"[\x81-\xfe][\x40-\xfe](?:[\x81-\xfe][\x40-\xfe])*|[\x80-\xff]+", raw)]
-    hanzi = re.compile(rb"(?:[\xa1-\xa3\xb0-\xf7][\xa1-\xfe])+")
-    paired = sum(b - a for a, b in runs if hanzi.fullmatch(raw[a:b]) and not raw[max(a - 1, 0) : a].isalpha())
-    return "gb18030" if paired >= 0.5 * sum(b - a for a, b in runs) else "cp1252"

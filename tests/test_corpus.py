@@ -1,9 +1,9 @@
-"""The manifest is checked as a whole; csv files in the encodings that people have are read."""
+"""The manifest is checked as a whole."""
 
 import pandas as pd
 import pytest
 
-from ecmf_lib.corpus import CorpusError, inside, make_corpus, read_csv, wrongly_encoded
+from ecmf_lib.corpus import CorpusError, inside, make_corpus
 
 
 @pytest.fixture
@@ -129,67 +129,66 @@ def test_groups_fall_back_from_speaker_to_take_to_clip(folder, clips):
     assert make_corpus("test", folder, clips).groups() == (["1", "1", "2"], "take")
 
 
-CHINESE = "name,chinese,english\n样本1,你怎么这么晚才回来？,Why so late\n样本2,OK吗，我没事,I am fine\n"
-ENGLISH = "name,text\na,I’m fine — really “café”\nb,Fine.\n"
-PORTUGUESE = "name,text\na,não há situação melhor; coração\n"
+@pytest.mark.parametrize("name", ["../../evil", "", ".", "a/b", "a\\b", "C:x", 5, None])
+def test_name_of_a_corpus_names_folders(folder, clips, name):
+    with pytest.raises(CorpusError, match="unusable corpus name"):
+        make_corpus(name, folder, clips)
+
+
+def test_manifest_without_clips(folder, clips):
+    with pytest.raises(CorpusError, match=r"no clips; expected at least one row"):
+        make_corpus("test", folder, clips.head(0))
+    left_out = pd.DataFrame({"id": ["a"], "reason": ["x"]})
+    with pytest.raises(CorpusError, match=r"no clips \(all 1 were left out\)"):
+        make_corpus("test", folder, clips.head(0), left_out=left_out)
+
+
+def test_clip_of_a_selection_without_clips(folder, clips):
+    with pytest.raises(KeyError, match="no clips at all"):
+        make_corpus("test", folder, clips).select([]).clip("a")
+
+
+def test_only_the_id_must_be_there(tmp_path):
+    corpus = make_corpus("test", tmp_path, pd.DataFrame({"id": ["a"], "colour": ["red"]}))
+    assert corpus.clips["split"].tolist() == ["unlabelled"]
+    assert corpus.clip("a").label is None
 
 
 @pytest.mark.parametrize(
-    ("text", "encoding"),
+    ("column", "words"),
     [
-        (CHINESE, "utf-8"),
-        (CHINESE, "utf-8-sig"),
-        (CHINESE, "gbk"),
-        ("id,text\n1,好\n", "gbk"),
-        (ENGLISH, "cp1252"),
-        ("name,text\na,I’m fine\n", "cp1252"),
-        (PORTUGUESE, "cp1252"),
-        ("name,text\na,plain\n", "ascii"),
+        ("lable", "did you mean 'label'"),
+        ("Label", "did you mean 'label'"),
+        ("annotator 1", "rename it 'annotator_1'"),
+        ("annotator-2", "rename it 'annotator_2'"),
+        ("Annotator_3", "rename it 'annotator_3'"),
+        ("annotator", "rename it 'annotator_1'"),
     ],
 )
-def test_csv_encodings(tmp_path, text, encoding):
-    path = tmp_path / "x.csv"
-    path.write_bytes(text.encode(encoding))
-    lines = text.splitlines()
-    frame = read_csv(path)
-    assert list(frame.columns) == lines[0].split(",")
-    assert [",".join(row) for row in frame.itertuples(index=False)] == lines[1:]
+def test_columns_that_are_meant_but_misnamed(tmp_path, column, words):
+    found = problems(tmp_path, pd.DataFrame({"id": ["a"], column: ["happy"]}))
+    assert found[["row", "column"]].to_numpy().tolist() == [[1, column]]
+    assert words in found["problem"][0]
 
 
-def test_csv_keeps_what_looks_like_missing(tmp_path):
-    path = tmp_path / "x.csv"
-    path.write_text("id,transcript\n007,NA\nb,\nc,null\n", encoding="utf-8")
-    assert read_csv(path).to_numpy().tolist() == [["007", "NA"], ["b", ""], ["c", "null"]]
+def test_take_that_nobody_knows_is_a_group_of_its_own(folder, clips):
+    clips["speaker"] = "ann"
+    clips["take"] = ["1", "", ""]
+    assert make_corpus("test", folder, clips).groups() == (["1", "clip:b", "clip:c"], "take")
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "is empty"),
-        (b"id\nx\n".decode().encode("utf-16"), "UTF-16"),
-        ("id,text\n1,你好你好你好\n".encode() + b"2,\xe4\xbd\n", "save it as UTF-8"),
-        (b'id,text\n1,"open\n2,b,c,d\n', "not a csv table"),
-    ],
-)
-def test_csv_that_cannot_be_read_says_why(tmp_path, content, words):
-    path = tmp_path / "bad.csv"
-    path.write_bytes(content)
-    with pytest.raises(CorpusError, match=words) as caught:
-        read_csv(path)
-    assert "bad.csv" in str(caught.value)
+def test_problems_are_placed_where_they_are_mended(folder, clips):
+    clips["label"] = ["happy", "joy", "glad"]
+    found = problems(folder, clips, where=lambda index, column: (f"{column}.csv", 10 * index))
+    assert found[["file", "row", "id"]].to_numpy().tolist() == [["label.csv", 10, "b"], ["label.csv", 20, "c"]]
 
 
-def test_csv_that_is_not_there(tmp_path):
-    with pytest.raises(CorpusError, match="cannot be read"):
-        read_csv(tmp_path / "none.csv")
-
-
-@pytest.mark.parametrize("text", ["café", "I’m “fine” — 50 €", "你好！🙂", "ÀÉ", "line\nbreak\ttab", "مرحبا"])
-def test_good_text_is_not_called_wrong(text):
-    assert wrongly_encoded(text) == ""
-    assert wrongly_encoded(text.encode().decode("utf-8")) == ""
-
-
-@pytest.mark.parametrize("text", ["I’m fine", "café", "“quoted”"])
-def test_mojibake_is_found(text):
-    assert "read as cp1252" in wrongly_encoded(text.encode().decode("cp1252", "replace").replace("\ufffd", "\x9d"))
+def test_a_link_that_is_changed_between_two_checks(tmp_path):
+    for name in ("corpus", "elsewhere", "corpus/real"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "corpus" / "video"
+    link.symlink_to(tmp_path / "corpus/real")
+    assert inside(tmp_path / "corpus", "video/a.mp4")
+    link.unlink()
+    link.symlink_to(tmp_path / "elsewhere")
+    assert not inside(tmp_path / "corpus", "video/a.mp4")
