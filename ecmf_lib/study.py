@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ecmf_lib.config import FuseSettings, cache_dir
+from ecmf_lib.project import Project
 from ecmf_lib.samples import FusionData, grouped_folds
-from ecmf_lib.train import ModelSpec, cross_validate
+from ecmf_lib.train import Fitted, ModelSpec, cross_validate, fit
 
 #: Of a results table, what a reader compares.
 SHOWN = ["model", "weighted_f1", "low", "high", "macro_f1", "accuracy", "difference", "p", "p_holm"]
@@ -84,6 +86,23 @@ def run(
         )
         for spec in specs
     }
+
+
+def fit_final(project: Project, data: FusionData, spec: ModelSpec, *, groups: Sequence[str]) -> tuple[Fitted, Path]:
+    """One model of all labelled clips, kept for later: safetensors and json, in ``data/models``.
+
+    It has no score of its own, since there are no clips left to score it on: expect the cross-validation's.
+
+    Returns
+    -------
+    fitted : Fitted
+    folder : Path
+    """
+    settings = project.settings
+    fitted = fit(data, spec, seed=settings.seed, epochs=settings.epochs, groups=groups)
+    folder = cache_dir() / "models" / f"{project.corpus.name}-{spec.kind}-{project.data_fingerprint}"
+    fitted.save(folder)
+    return fitted, folder
 
 
 def fold_table(data: FusionData, groups: Sequence[str], n_folds: int) -> pd.DataFrame:

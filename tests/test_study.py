@@ -1,5 +1,7 @@
 """The comparison of notebook 03, and how it is put into words."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from ecmf_lib import evaluate, study
 from ecmf_lib.config import FuseSettings
 from ecmf_lib.samples import FusionData
+from ecmf_lib.train import Fitted
 
 
 @pytest.fixture
@@ -41,6 +44,18 @@ def test_runs_share_folds_and_are_kept(data, tmp_path, monkeypatch):
     assert words.startswith(f"ECMF scores {table.set_index('model').loc['ECMF', 'weighted_f1']:.3f} [")
     assert "text alone" in words
     assert study.MAJORITY not in words
+
+
+def test_the_final_model_is_kept_and_predicts_the_same(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("ECMF_DATA", str(tmp_path))
+    corpus = SimpleNamespace(name="mine")
+    project = SimpleNamespace(settings=FuseSettings(epochs=2), corpus=corpus, data_fingerprint="abc")
+    fitted, folder = study.fit_final(project, data, study.models(data)[0], groups=data.speakers)
+    assert folder == tmp_path / "models/mine-ecmf-abc"
+    assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json"}
+    again, weights = Fitted.load(folder).predict(data)
+    np.testing.assert_array_equal(again, fitted.predict(data)[0])
+    np.testing.assert_array_equal(weights, fitted.predict(data)[1])
 
 
 def test_two_best_streams():
