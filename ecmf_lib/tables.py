@@ -130,8 +130,8 @@ def _guess_legacy(raw: bytes) -> str:
     that is mostly valid UTF-8 with a few bad bytes is neither: it stays UTF-8, and fails.
     """
     marked = raw.decode("utf-8", "surrogateescape")
-    bad = sum("\udc80" <= c <= "\udcff" for c in marked)
-    if sum(ord(c) > 127 for c in marked) - bad > bad:
+    bad = len(re.findall("[\udc80-\udcff]", marked))
+    if len(marked) - _ascii_count(marked) > 2 * bad:
         return "utf-8"
     sample = b"\n".join([line for line in raw.splitlines() if not line.isascii()][:5000])
     chinese = _chinese_share(sample.decode("gb18030", "replace"))
@@ -213,16 +213,30 @@ def wrongly_encoded(text: str) -> str:
 
 
 def _round_trip(text: str) -> str:
-    for name, written in (("cp1252", _CLOSING.sub(" ", text)), ("gb18030", text)):
-        try:
-            meant = written.encode(name).decode("utf-8")
-        except UnicodeError:
-            continue
-        # a two-byte character alone may be chance ("É…"); one of three bytes, or three characters in a row, is not
-        if re.search("[\u0800-\U0010ffff]|[^\x00-\x7f]{3}", meant):
-            shown = meant if len(meant) <= 20 else meant[:20] + "…"
-            return f"it is UTF-8 that was read as {'GBK' if name == 'gb18030' else name}, and says {shown!r}"
+    meant = _again(_CLOSING.sub(" ", text), "cp1252")
+    # a two-byte character alone may be chance ("É…"); one of three bytes, or three characters in a row, is not
+    if re.search("[\u0800-\U0010ffff]|[^\x00-\x7f]{3}", meant):
+        return f"it is UTF-8 that was read as cp1252, and says {meant[:20]!r}"
+    meant = _again(text, "gb18030")
+    # two or three rare characters may be UTF-8 by chance, but then they say nothing, or gave a letter away ("I’m" does
+    # that too: its apostrophe begins with 鈥)
+    foreign = [c for c in meant if c >= "\u0800"]
+    if foreign and (_ascii_count(meant) == _ascii_count(text) or "鈥" in text):
+        if sum(map(_familiar, foreign)) >= 0.8 * (len(meant) - _ascii_count(meant)):
+            return f"it is UTF-8 that was read as GBK, and says {meant[:20]!r}"
     return ""
+
+
+def _again(text: str, encoding: str) -> str:
+    """What the bytes of a text say as UTF-8; "" if they say nothing."""
+    try:
+        return text.encode(encoding).decode("utf-8")
+    except UnicodeError:
+        return ""
+
+
+def _ascii_count(text: str) -> int:
+    return len(text.encode("ascii", "ignore"))
 
 
 def problem_table(found: Iterable[tuple[str, int, str, str, str]]) -> pd.DataFrame:
