@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecmf_lib.adapters import open_corpus, open_mer2025, open_table
+from ecmf_lib import extract
+from ecmf_lib.adapters import LEDGER_COLUMNS, open_corpus, open_mer2025, open_table
 from ecmf_lib.corpus import CorpusError
 
 
@@ -191,3 +192,216 @@ def test_unknown_content_and_missing_folder(tmp_path):
         open_corpus(str(tmp_path))
     with pytest.raises(CorpusError, match="no corpus"):
         open_corpus(str(tmp_path / "nothing"))
+
+
+def test_ravdess_upper_case_suffixes(tmp_path):
+    touch(tmp_path, "01-01-05-02-01-02-12.MP4", "03-01-05-02-01-02-12.WAV")
+    clips = open_corpus(f"ravdess:{tmp_path}").clips
+    assert clips[["video", "audio"]].to_numpy().tolist() == [
+        ["01-01-05-02-01-02-12.MP4", ""],
+        ["", "03-01-05-02-01-02-12.WAV"],
+    ]
+
+
+def test_ravdess_names_that_are_there_twice_and_hidden_files(tmp_path):
+    name = "01-01-05-02-01-02-12"
+    touch(tmp_path, f"a/{name}.mp4", f"b/{name}.mp4", f"a/{name}.wav", f"a/._{name}.mp4", f".trash/{name}.mp4")
+    corpus = open_corpus(str(tmp_path))
+    assert corpus.clips["video"].tolist() == [f"a/{name}.mp4"]
+    same = [name, f"same name as a/{name}.mp4"]
+    hidden = "hidden file (its name starts with a dot)"
+    assert corpus.left_out.to_numpy().tolist() == [[f"{name}.mp4", hidden], [f"._{name}.mp4", hidden], same, same]
+
+
+def test_features_among_ravdess_clips_do_not_hide_them(tmp_path):
+    touch(tmp_path, "01-01-05-02-01-02-12.mp4", "features.npz")
+    assert len(open_corpus(str(tmp_path))) == 1
+
+
+def test_folder_name_that_no_system_would_take_back(tmp_path):
+    touch(tmp_path, "my: clips?/01-01-05-02-01-02-12.mp4")
+    assert open_corpus(str(tmp_path / "my: clips?")).name == "my_clips"
+
+
+def test_mer2025_files_that_are_no_clips(tmp_path):
+    folder = mer2025(tmp_path / "mer")
+    touch(
+        folder, "video/._s1.mp4", "video/.DS_Store", "video/notes.txt", "video/a?.mp4", "video/s2.MP4", "video/s6.MP4"
+    )
+    corpus = open_corpus(str(folder))
+    assert corpus.clips["id"].tolist() == ["s1", "s2", "s3", "s4", "s5", "s6"]
+    assert corpus.clip("s6").video == folder / "video/s6.MP4"
+    reasons = corpus.left_out.set_index("id")["reason"].to_dict()
+    assert set(reasons) == {"._s1.mp4", ".DS_Store", "notes.txt", "a?.mp4", "s2.mp4"}
+    assert "hidden" in reasons["._s1.mp4"]
+    assert reasons["s2.mp4"] == "same name as s2.MP4"
+
+
+def test_mer2025_problems_name_the_file_and_the_row(tmp_path):
+    folder = mer2025(tmp_path / "mer")
+    wrong = "真的吗？".encode().decode("cp1252", "replace")
+    (folder / "subtitle_chieng.csv").write_text(f"name,chinese,english\nx/y,a,b\ns4,{wrong},\ns2,{wrong},\n", "utf-8")
+    (folder / "track1_train_disdim.csv").write_text("name,discrete\ns1,happy\ns2,joy\n")
+    with pytest.raises(CorpusError, match=r"subtitle_chieng\.csv row 4, transcript \(clip 's2'\)") as caught:
+        open_corpus(str(folder))
+    found = caught.value.problems
+    assert found[["file", "row", "id", "column"]].to_numpy().tolist() == [
+        ["subtitle_chieng.csv", 2, "x/y", "id"],
+        ["subtitle_chieng.csv", 3, "s4", "transcript"],
+        ["subtitle_chieng.csv", 4, "s2", "transcript"],
+        ["track1_train_disdim.csv", 3, "s2", "label"],
+    ]
+
+
+def test_mer2025_folder_without_the_training_csv(tmp_path):
+    with pytest.raises(CorpusError, match=r"belong to MER2025, but track1_train_disdim\.csv is missing"):
+        open_corpus(str(mer2025(tmp_path / "mer", train=False)))
+
+
+@pytest.mark.parametrize("labels", [{}, {"joy": "happy", "disgust": ""}])
+def test_table_without_labels(tmp_path, labels):
+    path = tmp_path / "clips.csv"
+    path.write_text("id,transcript\na,Fine.\n")
+    corpus = open_table(path, labels=labels)
+    assert corpus.clips[["id", "split", "label"]].to_numpy().tolist() == [["a", "unlabelled", ""]]
+    assert corpus.left_out.empty
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("id,label\n", "no clips"),
+        ("id,transcript\n", "no clips"),
+        ("id,label\na,disgust\n", r"no clips \(all 1 were left out\)"),
+        ("id,lable\na,happy\n", "row 1, lable .*did you mean 'label'"),
+        ("ID,Label\na,happy\n", "row 1, ID .*did you mean 'id'"),
+        ("name,label\na,disgust\n", "row 1, id .*no such column"),
+        ("id;label\na;happy\n", "no such column as 'id': the separator is ';'"),
+        ("id,label,annotator 1\na,happy,sad\n", "rename it 'annotator_1'"),
+    ],
+)
+def test_tables_that_cannot_be_used_say_why(tmp_path, content, words):
+    path = tmp_path / "clips.csv"
+    path.write_text(content)
+    with pytest.raises(CorpusError, match=words):
+        open_table(path, labels={"disgust": ""})
+
+
+def test_table_rows_are_right_after_blank_lines(tmp_path):
+    path = tmp_path / "clips.csv"
+    path.write_text("id,label\n\na,happy\n\nb,joy\n")
+    with pytest.raises(CorpusError, match=r"clips\.csv row 5, label \(clip 'b'\)"):
+        open_table(path)
+
+
+def test_mapping_onto_a_column_that_is_there_and_of_one_column_twice(tmp_path):
+    path = tmp_path / "clips.csv"
+    path.write_text("file,label,annotation,annotator 1,speaker\na.mp4,x,happy,sad,ann\n")
+    touch(tmp_path, "a.mp4")
+    columns = {"id": "file", "video": "file", "label": "annotation", "annotator_1": "annotator 1"}
+    clip = open_table(path, columns=columns).clips.iloc[0]
+    assert clip[["id", "video", "label", "annotator_1", "speaker"]].tolist() == [
+        "a.mp4",
+        "a.mp4",
+        "happy",
+        "sad",
+        "ann",
+    ]
+    path.write_text("id,annotator_1\na,happy\n")
+    clip = open_table(path, columns={"label": "annotator_1", "speaker": "id"}).clips.iloc[0]
+    assert clip[["id", "label", "annotator_1", "speaker"]].tolist() == ["a", "happy", "happy", "a"]
+
+
+def test_parquet_numbers_that_are_whole(tmp_path):
+    table = pd.DataFrame({"id": [1.0, 2.0], "speaker": [7.0, None], "transcript": [0.5, 1.0]})
+    table.to_parquet(tmp_path / "clips.parquet")
+    clips = open_table(tmp_path / "clips.parquet").clips
+    assert clips[["id", "speaker", "transcript"]].to_numpy().tolist() == [["1", "7", "0.5"], ["2", "", "1.0"]]
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ('table = "clips.csv"\nname = "../../evil"', "name: .*it names folders"),
+        ('table = "clips.csv"\nname = 5', "name: .*valid string"),
+        ('table = "clips.csv"\nlicence = 1', "licence: .*valid string"),
+        ('table = "../up.csv"', "leaves the corpus folder"),
+        ('table = "/etc/up.csv"', "leaves the corpus folder"),
+        ('table = "corpus.toml"', r"table: .*expected a file \.csv or \.parquet"),
+        ('table = "."', r"table: .*expected a file \.csv"),
+        ("table = 5", "table: .*valid string"),
+        ('table = "clips.csv"\ncolumns = "x"', "columns: .*valid dictionary"),
+        ('table = "clips.csv"\n[columns]\nlabl = "x"', "'labl' is none of our columns"),
+        ('table = "clips.csv"\n[labels]\njoy = "hapy"', "labels.joy: .*'happy'"),
+        ('table = "clips.csv"\ntabel = "x"', "tabel: Extra inputs"),
+    ],
+)
+def test_corpus_toml_is_not_trusted(tmp_path, toml, words):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for path in (folder / "clips.csv", tmp_path / "up.csv"):
+        path.write_text("id\na\n")
+    (folder / "corpus.toml").write_text(toml)
+    with pytest.raises(CorpusError, match=words):
+        open_corpus(str(folder))
+
+
+def test_corpus_toml_says_all_that_is_wrong_at_once(tmp_path):
+    (tmp_path / "corpus.toml").write_text('table = "clips.txt"\nname = "a/b"\ncolour = 1')
+    with pytest.raises(CorpusError) as caught:
+        open_corpus(str(tmp_path))
+    assert all(f"\n  {key}: " in str(caught.value) for key in ("table", "name", "colour"))
+
+
+GOOD = {"id": np.array(["a", "b"]), "label": np.array(["happy", "sad"]), "face": np.ones((2, 4))}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"label": np.array(["happy"])}, r"'label' has shape \(1,\)"),
+        ({"speaker": np.array([1, 2, 3])}, r"'speaker' has shape \(3,\)"),
+        ({"id": np.array("a")}, r"'id' has shape \(\)"),
+        ({"id": np.array([["a"], ["b"]])}, r"'id' has shape \(2, 1\)"),
+        ({"label": np.array("happy")}, r"'label' has shape \(\)"),
+        ({"id": np.array([1.0, 2.0])}, "'id' holds float64; expected texts or whole numbers"),
+        ({"label": np.array(["glücklich".encode(), b"sad"])}, "not ASCII"),
+        ({"face": np.ones((2, 0))}, "'face' has no columns"),
+        ({"a b": np.ones((2, 3))}, "'a b' cannot be the name of a stream.*rename the array"),
+        ({"../x": np.ones((2, 3))}, "rename the array"),
+        ({"duration": np.ones((2, 3))}, "'duration' cannot be.*the ledger has a column of that name"),
+        ({"extra": np.array([{}, 1], dtype=object)}, "'extra' cannot be read without pickle"),
+    ],
+)
+def test_feature_tables_that_do_not_fit_together(tmp_path, change, words):
+    np.savez(tmp_path / "x.npz", **(GOOD | change))
+    with pytest.raises(CorpusError, match=words) as caught:
+        open_corpus(str(tmp_path))
+    assert "x.npz" in str(caught.value)
+
+
+def test_feature_tables_that_are_damaged(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, **GOOD)
+    whole = path.read_bytes()
+    assert len(open_corpus(str(path))) == 2
+    middle = whole.index(GOOD["face"].tobytes())
+    for content, words in [
+        (whole[: len(whole) // 2], "not an npz file, or cut short"),
+        (b"junk", "not an npz file, or cut short"),
+        (whole[:middle] + b"\xff" + whole[middle + 1 :], "damaged"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(CorpusError, match=words):
+            open_corpus(str(path))
+
+
+def test_stream_names_avoid_the_columns_of_the_ledger():
+    assert set(LEDGER_COLUMNS) == set(extract._LEDGER.names)
+
+
+def test_missing_corpus_is_named_by_its_full_path(tmp_path):
+    (tmp_path / "repo").mkdir()
+    with pytest.raises(CorpusError) as caught:
+        open_corpus("../none", base=tmp_path / "repo")
+    assert f"no corpus '{tmp_path / 'none'}'" in str(caught.value)
