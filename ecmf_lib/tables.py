@@ -116,9 +116,9 @@ def decode_text(raw: bytes, path: Path, encoding: str | None = None) -> str:
     for name in tried:
         try:
             return raw.decode(name)
-        except UnicodeDecodeError:
+        except UnicodeError:
             continue
-        except LookupError:
+        except (LookupError, ValueError):
             raise CorpusError(f"{path}: Python knows no text encoding '{name}'") from None
     raise CorpusError(f"{path}: neither {' nor '.join(tried)} text; save it as UTF-8 or name its encoding")
 

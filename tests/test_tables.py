@@ -216,3 +216,11 @@ def test_utf8_read_as_gbk_is_found(text):
 )
 def test_no_false_alarm_on_real_text(text):
     assert wrongly_encoded(text) == ""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"), [("hex", "no text encoding"), ("a\0", "no text"), ("punycode", "neither")]
+)
+def test_encodings_that_are_none(tmp_path, encoding, words):
+    with pytest.raises(CorpusError, match=words):
+        read_csv(written(tmp_path, "id\né\n"), encoding=encoding)
