@@ -26,7 +26,7 @@ from ecmf_lib.extract import extract
 from ecmf_lib.faces import get_detector, track_faces
 from ecmf_lib.media import read_media
 from ecmf_lib.shards import Pair
-from ecmf_lib.workers import run_jobs
+from ecmf_lib.workers import run_jobs, usable_cores
 
 N_FRAMES = 12
 
@@ -86,7 +86,7 @@ def main() -> None:
         }
         rows.append(row | {"extract / all stages": row["extract"] / row["all stages"], "run again (s)": again})
     memory = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     print(f"{len(corpus)} clips of '{corpus.name}', detector {task.detector.name}, {cores} cores; clips per second:")
     print(pd.DataFrame(rows).to_string(index=False, float_format="%.2f"))
     print(f"largest process {memory:.0f} MiB; load of the machine {os.getloadavg()[0]:.1f}, so compare within a row")

@@ -52,7 +52,9 @@ class Settings(BaseModel):
     output: str = Field("reports/by-hand", min_length=1, description="folder of this run's tables and notebooks")
     seed: int = Field(0, ge=0, lt=2**31, description="seeds everything random in the run")
     detector: Literal["auto", "lbp", "yunet", "insightface"] = Field("auto", description="face detector")
-    weights: str = Field("", description="folder with detector weights (ONNX), may be empty")
+    weights: str = Field(
+        "", description="folder with detector weights (ONNX), or an insightface model pack; may be empty"
+    )
     frames: int = Field(12, ge=2, le=256, description="frames sampled from a clip")
     workers: int = Field(0, ge=0, le=256, description="decode processes; 0 = one a core")
     max_clips: int = Field(0, ge=0, description="so many clips, drawn at random (tests, teaching); 0 = all")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -40,7 +39,7 @@ from ecmf_lib.shards import (
     write_table,
 )
 from ecmf_lib.store import FeatureSet, FeatureStore, describe_set
-from ecmf_lib.workers import Died, run_jobs
+from ecmf_lib.workers import Died, run_jobs, usable_cores
 
 if TYPE_CHECKING:
     from ecmf_lib.corpus import Clip, Corpus
@@ -115,7 +114,7 @@ def extract(
     with store.locked():
         run = _Run(corpus, store, task, shard_size, retry_failed)
         with tqdm(total=len(corpus), desc=corpus.name, unit="clip", disable=not progress) as run.bar:
-            with closing(run_jobs(run.jobs(), task, workers=workers or _cores())) as answers:
+            with closing(run_jobs(run.jobs(), task, workers=workers or usable_cores())) as answers:
                 for job, results in answers:
                     run.receive(job, results)
         return run.finish()
@@ -176,11 +175,6 @@ def _check_names(streams: Mapping[str, object]) -> None:
     for stream in streams:
         if stream in _LEDGER.names:
             raise ValueError(f"stream '{stream}' would hide a column of the ledger; call it otherwise")
-
-
-def _cores() -> int:
-    """Cores that this process may use (macOS only says how many there are)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(corpus, encoders, detector, n_frames, workers, shard_size) -> None:

@@ -24,7 +24,7 @@ from ecmf_lib.config import REPO, Settings, cache_dir, resolve
 from ecmf_lib.corpus import Corpus
 from ecmf_lib.encoders import Encoder, profile
 from ecmf_lib.extract import extract, imported_ledger
-from ecmf_lib.faces import Detector, get_detector
+from ecmf_lib.faces import INSIGHTFACE_PACKS, Detector, get_detector
 from ecmf_lib.interchange import import_npz
 from ecmf_lib.samples import FusionData
 from ecmf_lib.store import FeatureSet, FeatureStore
@@ -142,7 +142,8 @@ def open_project(settings: Settings, *, progress: bool = True) -> Project:
         sets, ledger = _import(corpus, store)
         return Project(settings, corpus, {}, None, sets, ledger)
     encoders = profile("light")
-    detector = get_detector(settings.detector, resolve(settings.weights) if settings.weights else None)
+    weights = settings.weights if settings.weights in INSIGHTFACE_PACKS else resolve(settings.weights or ".")
+    detector = get_detector(settings.detector, weights if settings.weights else None)
     ledger = extract(
         corpus, store, encoders, detector, n_frames=settings.frames, workers=settings.workers, progress=progress
     )

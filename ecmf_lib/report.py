@@ -71,7 +71,7 @@ def run_notebooks(
         Unknown or ill-typed parameters, before anything is executed.
     """
     wanted = notebooks or list(NOTEBOOKS)
-    settings = {name: parameters_of(name, parameters, wanted) for name in wanted}
+    settings = {name: parameters_of(name, parameters) for name in wanted}
     output.mkdir(parents=True, exist_ok=True)
     state = _State(output)
     outcomes = []
@@ -89,14 +89,13 @@ def run_notebooks(
     return outcomes
 
 
-def parameters_of(name: str, parameters: dict, wanted: list[str]) -> dict:
-    """This notebook's share of the parameters, checked; unknown is what none of the wanted notebooks takes."""
+def parameters_of(name: str, parameters: dict) -> dict:
+    """This notebook's share of the parameters, checked; unknown is what no notebook takes."""
     if name not in NOTEBOOKS:
         check_parameters(name, {})  # says which there are
-    known = {field for other in wanted if other in NOTEBOOKS for field in NOTEBOOKS[other].model_fields}
-    unknown = {key: value for key, value in parameters.items() if key not in known}
-    own = {key: value for key, value in parameters.items() if key in NOTEBOOKS[name].model_fields}
-    return check_parameters(name, own | unknown).model_dump()
+    known = {field for model in NOTEBOOKS.values() for field in model.model_fields}
+    own = NOTEBOOKS[name].model_fields
+    return check_parameters(name, {k: v for k, v in parameters.items() if k in own or k not in known}).model_dump()
 
 
 def execute(name: str, output: Path, parameters: dict) -> Outcome:

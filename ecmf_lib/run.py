@@ -17,7 +17,9 @@ from ecmf_lib.config import NOTEBOOKS, REPO, Settings, SettingsError
 app = typer.Typer(help="Multimodal emotion recognition: corpora, features, reports.", no_args_is_help=True)
 
 CorpusArgument = Annotated[str, typer.Argument(help="demo, a folder, or ADAPTER:FOLDER", metavar="CORPUS")]
-WeightsOption = Annotated[Path | None, typer.Option(help="folder with face detector weights (ONNX)")]
+WeightsOption = Annotated[
+    str, typer.Option(help="folder with face detector weights (ONNX), or the name of an insightface model pack")
+]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of a notebook parameter")]
 
 
@@ -26,7 +28,7 @@ def report(
     corpus: CorpusArgument = "demo",
     output: Annotated[Path | None, typer.Option(help="folder; default: reports/<corpus> of the checkout")] = None,
     notebook: Annotated[list[str] | None, typer.Option(help="only this one; may be repeated")] = None,
-    weights: WeightsOption = None,
+    weights: WeightsOption = "",
     settings: SetOption = None,
     force: Annotated[bool, typer.Option(help="execute even what nothing has touched")] = False,
 ) -> None:
@@ -48,11 +50,11 @@ def report(
             )
         target = (output or REPO / "reports" / name).resolve()
         parameters = {"corpus": spec, "output": _relative(target)} | _assignments(settings)
-        if weights is not None:
-            parameters["weights"] = _relative(weights)
+        if weights:
+            parameters["weights"] = _weights(weights)
         wanted = notebook or list(NOTEBOOKS)
         for one in wanted:
-            parameters_of(one, parameters, wanted)  # refuse a bad parameter before anything long starts
+            parameters_of(one, parameters)  # refuse a bad parameter before anything long starts
         project = open_project(Settings(**{k: v for k, v in parameters.items() if k in Settings.model_fields}))
         _say_ledger(project)
         wanted = _applicable(wanted, project)
@@ -68,7 +70,9 @@ def _applicable(wanted: list[str], project) -> list[str]:
     """The notebooks that have something to show on this corpus; says why for the others."""
     data, _ = project.samples()
     several = data is not None and len(set(project.corpus.groups(data.ids)[0])) > 1 and len(set(data.labels)) > 1
-    decoded = bool(project.encoders) and (project.ledger["status"] == "done").any()
+    clips = project.corpus.clips.set_index("id")
+    done = project.ledger.loc[project.ledger["status"] == "done", "id"]
+    decoded = bool(project.encoders) and ((clips["video"] + clips["audio"]).loc[done] != "").any()
     kept = []
     for name in wanted:
         if NOTEBOOKS[name].needs_clips and not decoded:
@@ -81,15 +85,15 @@ def _applicable(wanted: list[str], project) -> list[str]:
 
 
 @app.command()
-def extract(corpus: CorpusArgument = "demo", weights: WeightsOption = None, settings: SetOption = None) -> None:
+def extract(corpus: CorpusArgument = "demo", weights: WeightsOption = "", settings: SetOption = None) -> None:
     """Decode every clip and store its features; goes on where an earlier run stopped."""
     with refusals():
         from ecmf_lib.config import check_parameters
         from ecmf_lib.project import open_project
 
         parameters = {"corpus": _relative_spec(corpus)} | _assignments(settings)
-        if weights is not None:
-            parameters["weights"] = _relative(weights)
+        if weights:
+            parameters["weights"] = _weights(weights)
         _say_ledger(open_project(check_parameters("01_extract_features", parameters)))
 
 
@@ -161,6 +165,13 @@ def _assignments(pairs: list[str] | None) -> dict:
             raise SettingsError(f"--set {pair}: {name}: unknown; the notebooks take {', '.join(sorted(fields))}")
         given[name] = int(value) if fields[name].annotation is int and value.lstrip("-").isdigit() else value
     return given
+
+
+def _weights(given: str) -> str:
+    """A model pack keeps its name, a folder becomes relative to the checkout."""
+    from ecmf_lib.faces import INSIGHTFACE_PACKS
+
+    return given if given in INSIGHTFACE_PACKS else _relative(Path(given))
 
 
 def _relative(path: Path) -> str:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib.externals.loky import get_reusable_executor
 
 from ecmf_lib.config import FuseSettings, cache_dir
 from ecmf_lib.project import Project
 from ecmf_lib.samples import FusionData, grouped_folds
 from ecmf_lib.train import Fitted, ModelSpec, cross_validate, fit
+from ecmf_lib.workers import usable_cores
 
 #: Of a results table, what a reader compares.
 SHOWN = ["model", "weighted_f1", "low", "high", "macro_f1", "accuracy", "difference", "p", "p_holm"]
@@ -73,7 +75,8 @@ def run(
     dict
         Model name → predictions, see :func:`ecmf_lib.train.cross_validate`.
     """
-    return {
+    workers = settings.workers or usable_cores()
+    runs = {
         spec.name: cross_validate(
             data,
             spec,
@@ -82,10 +85,13 @@ def run(
             epochs=settings.epochs,
             groups=groups,
             folder=cache_dir() / "cache",
-            workers=settings.workers or -1,
+            workers=workers,
         )
         for spec in specs
     }
+    if workers > 1:
+        get_reusable_executor().shutdown()  # else the kernel's end kills joblib's processes, and they complain
+    return runs
 
 
 def fit_final(project: Project, data: FusionData, spec: ModelSpec, *, groups: Sequence[str]) -> tuple[Fitted, Path]:

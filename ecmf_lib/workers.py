@@ -53,6 +53,11 @@ class Died:
         return f"signal {-self.exitcode}, {signal.strsignal(-self.exitcode)}"
 
 
+def usable_cores() -> int:
+    """Cores that this process may use (macOS only says how many there are)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run_jobs(
     jobs: Iterable[Job], task: Callable[[Job], Result], *, workers: int
 ) -> Iterator[tuple[Job, Result | Died]]:

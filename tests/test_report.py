@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ecmf_lib import config, report, run
+from ecmf_lib.faces import DetectorError
 from ecmf_lib.run import app
 
 HOSTILE = "<script>alert('x')</script>"
@@ -138,7 +139,7 @@ def test_unknown_parameters_are_refused_before_anything_runs(tiny):
 
 def test_key_follows_the_library_code_that_a_notebook_reaches():
     reached = report.reached_modules("from ecmf_lib import corpus\n%matplotlib inline\nimport pandas")
-    assert reached == ["__init__.py", "config.py", "corpus.py"]
+    assert reached == ["__init__.py", "config.py", "corpus.py", "tables.py"]
     assert "encoders/vision.py" in report.reached_modules("from ecmf_lib.project import open_project")
     assert report.reached_modules("import numpy") == []
 
@@ -177,3 +178,20 @@ def test_help_needs_neither_torch_nor_jupyter():
     code = "import sys, ecmf_lib.run\nprint([m for m in ('torch', 'papermill', 'pandas') if m in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert json.loads(printed) == []
+
+
+def test_a_model_pack_that_cannot_be_reached_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ECMF_DATA", str(tmp_path / "data"))
+    (tmp_path / "manifest.csv").write_text("id,label\na,happy\n")
+    asked = []
+
+    def unreachable(name, weights):
+        asked.append((name, weights))
+        raise DetectorError("buffalo_sc: cannot be downloaded")
+
+    monkeypatch.setattr("ecmf_lib.project.get_detector", unreachable)
+    arguments = ["extract", str(tmp_path), "--weights", "buffalo_sc", "--set", "detector=insightface"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "cannot be downloaded" in result.output
+    assert asked == [("insightface", "buffalo_sc")], "a pack's name is no folder"
