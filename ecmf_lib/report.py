@@ -257,19 +257,26 @@ class _State:
 
     def statuses(self) -> dict[str, str]:
         """Notebook → "done", "failed" or "started", from this and earlier runs."""
-        return {name: about["status"] for name, about in _read_json(self._path).items()}
+        return {name: about["status"] for name, about in self._known().items()}
 
     def is_current(self, name: str, key: str) -> bool:
         """Whether the page was made from these sources, and nobody has touched it or its tables since."""
-        about = _read_json(self._path).get(name, {})
-        return about.get("status") == "done" and about["key"] == key and about["files"] == self._files(name)
+        return self._known().get(name) == {"status": "done", "key": key, "files": self._files(name)}
 
     def set(self, name: str, *, status: str, key: str = "") -> None:
-        about = {"status": status, "key": key, "files": self._files(name)}
+        known = self._known() | {name: {"status": status, "key": key, "files": self._files(name)}}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(_read_json(self._path) | {name: about}), encoding="utf-8")
+        temporary.write_text(json.dumps(known), encoding="utf-8")
         temporary.replace(self._path)
+
+    def _known(self) -> dict[str, dict[str, str]]:
+        """What is on file; anything that cannot be read (another version wrote it) counts as not known."""
+        try:
+            content = _read_json(self._path)
+        except ValueError:
+            return {}
+        return {name: about for name, about in content.items() if isinstance(about, dict) and "status" in about}
 
     def _files(self, name: str) -> str:
         tables = sorted((self._output / "tables" / name).glob("*"))

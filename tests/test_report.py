@@ -111,6 +111,16 @@ def test_index_remembers_a_failure(tiny):
     assert "failed: the page ends with the traceback" in (tiny / "run/index.html").read_text()
 
 
+@pytest.mark.parametrize("content", ["not json", '{"00_one": "a key of an older version"}'])
+def test_a_state_that_cannot_be_read_only_costs_time(tiny, content):
+    run = {"output": tiny / "run", "parameters": {}, "notebooks": ["00_one"], "say": lambda line: None}
+    report.run_notebooks(**run)
+    (state,) = (tiny / "data/state").glob("*.json")
+    state.write_text(content)
+    assert statuses(report.run_notebooks(**run)) == ["done"]
+    assert statuses(report.run_notebooks(**run)) == ["unchanged"]
+
+
 def test_touched_pages_and_tables_are_made_again(tiny):
     arguments = {"output": tiny / "run", "parameters": {}, "say": lambda line: None}
     report.run_notebooks(**arguments)
