@@ -181,7 +181,8 @@ def _without_progress(text: str) -> str:
 
 
 def _anonymous(text: str) -> str:
-    """A text without this machine's folders: relative to the checkout, the environment and the home folder."""
+    """A text without this machine's folders (checkout, environment, home) and this process's addresses."""
+    text = re.sub(r" at 0x[0-9a-f]+>", ">", text)  # an object's address is another one each time
     text = text.replace(f"{Path(sys.prefix)}{os.sep}", f".venv{os.sep}").replace(f"{REPO}{os.sep}", "")
     return text.replace(f"{Path.home()}{os.sep}", f"~{os.sep}") if len(Path.home().parts) > 1 else text
 
