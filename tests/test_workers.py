@@ -43,6 +43,7 @@ class CannotLoad:
 
 
 def test_every_job_is_answered_and_the_culprits_named(tmp_path):
+    before = set(multiprocessing.active_children())  # joblib keeps some for a while after other tests
     jobs = [1, 2, "kill", 3, "exit", 4, "once", 5]
     results = dict(run_jobs(jobs, Square(tmp_path), workers=2))
     assert list(sorted(map(str, results))) == sorted(map(str, jobs))
@@ -50,7 +51,7 @@ def test_every_job_is_answered_and_the_culprits_named(tmp_path):
     assert results["exit"] == Died(7) and str(results["exit"]) == "exit code 7"
     assert results["once"] == "survived"
     assert [results[n] for n in (1, 2, 3, 4, 5)] == [1, 4, 9, 16, 25]
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= before, "no worker is left behind"
 
 
 def test_jobs_are_taken_as_workers_get_free():
