@@ -321,9 +321,10 @@ def test_a_full_disk_ends_the_run_with_what_is_done(corpus, tmp_path, monkeypatc
         real_write(path, *rest)
 
     monkeypatch.setattr(shards, "write_file", write)
+    before = set(workers.multiprocessing.active_children())  # joblib keeps some for a while after other tests
     with pytest.raises(StoreError, match="No space left"):
         run(corpus, tmp_path / "store")
-    assert not workers.multiprocessing.active_children()
+    assert set(workers.multiprocessing.active_children()) <= before
     monkeypatch.setattr(shards, "write_file", real_write)
     trace()
     run(corpus, tmp_path / "store")
