@@ -104,17 +104,17 @@ class Project:
         done = set(self.ledger.loc[self.ledger["status"] == "done", "id"])
         clips = self.corpus.clips[self.corpus.clips["id"].isin(done)]
         labelled = clips.loc[(clips["split"] == "labelled") & (clips["label"] != ""), "id"].tolist()
-        silent = {}
-        for stream, features in self.sets.items():
-            matrix, present = features.matrix(labelled)
+        if len(labelled) < 2:
+            return None, {stream: "fewer than two labelled clips have it" for stream in self.sets}
+        data, silent = FusionData.from_sets(clips, self.sets, self.corpus.classes), {}
+        for stream, matrix in data.streams.items():
+            present = data.present[stream]
             if present.sum() < 2:
                 silent[stream] = "fewer than two labelled clips have it"
             elif not np.ptp(matrix[present], axis=0).any():
                 silent[stream] = "it is the same in all labelled clips"
-        kept = {stream: features for stream, features in self.sets.items() if stream not in silent}
-        if len(labelled) < 2 or not kept:
-            return None, silent
-        return FusionData.from_sets(clips, kept, self.corpus.classes), silent
+        kept = [stream for stream in data.streams if stream not in silent]
+        return data.only(kept) if kept else None, silent
 
     def results(self, notebook: str) -> Results:
         """Where this notebook's tables and pictures go."""

@@ -49,9 +49,7 @@ def report(
                 f"{corpus} is called 'demo' too: give --output, so that reports/demo is not overwritten"
             )
         target = (output or REPO / "reports" / name).resolve()
-        parameters = {"corpus": spec, "output": _relative(target)} | _assignments(settings)
-        if weights:
-            parameters["weights"] = _weights(weights)
+        parameters = _parameters(spec, weights, settings) | {"output": _relative(target)}
         wanted = notebook or list(NOTEBOOKS)
         for one in wanted:
             parameters_of(one, parameters)  # refuse a bad parameter before anything long starts
@@ -91,9 +89,7 @@ def extract(corpus: CorpusArgument = "demo", weights: WeightsOption = "", settin
         from ecmf_lib.config import check_parameters
         from ecmf_lib.project import open_project
 
-        parameters = {"corpus": _relative_spec(corpus)} | _assignments(settings)
-        if weights:
-            parameters["weights"] = _weights(weights)
+        parameters = _parameters(_relative_spec(corpus), weights, settings)
         _say_ledger(open_project(check_parameters("01_extract_features", parameters)))
 
 
@@ -167,11 +163,14 @@ def _assignments(pairs: list[str] | None) -> dict:
     return given
 
 
-def _weights(given: str) -> str:
-    """A model pack keeps its name, a folder becomes relative to the checkout."""
+def _parameters(spec: str, weights: str, settings: list[str] | None) -> dict:
+    """What the command line says, as notebook parameters; a model pack keeps its name, folders become relative."""
     from ecmf_lib.faces import INSIGHTFACE_PACKS
 
-    return given if given in INSIGHTFACE_PACKS else _relative(Path(given))
+    given = {"corpus": spec} | _assignments(settings)
+    if weights:
+        given["weights"] = weights if weights in INSIGHTFACE_PACKS else _relative(Path(weights))
+    return given
 
 
 def _relative(path: Path) -> str:
