@@ -18,6 +18,13 @@ EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 #: The four streams of ECMF, in the order in which tables and plots show them.
 STREAMS = ("global", "face", "audio", "text")
 
+#: Profile → the encoder of each stream; ``ecmf doctor`` says what each needs. Which encoders is our choice: the paper
+#: names none.
+PROFILES: dict[str, dict[str, str]] = {
+    # no download, a laptop
+    "light": {"global": "hog-colour-motion", "face": "hog-lbp-face", "audio": "egemaps", "text": "char-ngram"},
+}
+
 #: Audio is brought to this rate on decoding: what speech models expect, in Hz.
 SAMPLE_RATE = 16_000
 
@@ -51,9 +58,15 @@ class Settings(BaseModel):
     corpus: str = Field("demo", min_length=1, description="adapter name, folder, or 'adapter:folder'")
     output: str = Field("reports/by-hand", min_length=1, description="folder of this run's tables and notebooks")
     seed: int = Field(0, ge=0, lt=2**31, description="seeds everything random in the run")
+    profile: str = Field("light", description="encoders of the streams: " + ", ".join(PROFILES))
+    encoders: dict[str, str | dict[str, str | int | float]] = Field(
+        {}, description="stream → encoder that takes the place of the profile's, or its settings"
+    )
+    device: str = Field("auto", pattern=r"auto|cpu|mps|cuda(:\d+)?", description="where models run; auto = a GPU if any")
     detector: Literal["auto", "lbp", "yunet", "insightface"] = Field("auto", description="face detector")
     weights: str = Field(
-        "", description="folder with detector weights (ONNX), or an insightface model pack; may be empty"
+        "",
+        description="folder with weights: detectors (ONNX), and encoders in place of the hub's; or an insightface pack",
     )
     frames: int = Field(12, ge=2, le=256, description="frames sampled from a clip")
     workers: int = Field(0, ge=0, le=256, description="decode processes; 0 = one a core")

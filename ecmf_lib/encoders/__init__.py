@@ -6,13 +6,16 @@ An encoder turns a decoded clip into one stream's features. To add one, subclass
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
 
 import pandas as pd
 
-from ecmf_lib.config import STREAMS
+from ecmf_lib.config import PROFILES, STREAMS
 from ecmf_lib.encoders.audio import Egemaps, EgemapsLLD
 from ecmf_lib.encoders.base import ClipInputs, Encoder, EncoderError, MissingStream
+from ecmf_lib.encoders.cards import CARDS
 from ecmf_lib.encoders.text import CharNgram
 from ecmf_lib.encoders.vision import HogColourMotion, HogLbpFace, HogLbpFaceFrames
 
@@ -28,9 +31,16 @@ __all__ = [
     "register",
 ]
 
-#: Profile → the encoder of each stream. "light" downloads nothing.
-PROFILES: dict[str, dict[str, str]] = {
-    "light": {"global": "hog-colour-motion", "face": "hog-lbp-face", "audio": "egemaps", "text": "char-ngram"},
+#: Family of pre-trained models → module and class that load it; imported when one is asked for, because torch is slow.
+FAMILIES = {
+    "timm": ("images", "TimmImages"),
+    "hf-image": ("images", "TransformersImages"),
+    "hf-video": ("images", "TransformersVideo"),
+    "onnx-face": ("onnx", "OnnxFaces"),
+    "insightface": ("onnx", "FaceRecognition"),
+    "hf-speech": ("speech", "Speech"),
+    "whisper": ("speech", "WhisperSpeech"),
+    "hf-text": ("language", "Language"),
 }
 
 _FACTORIES: dict[str, Callable[..., Encoder]] = {}
@@ -51,43 +61,89 @@ def register(name: str, factory: Callable[..., Encoder]) -> None:
     EncoderError
         If the name is taken.
     """
-    if name in _FACTORIES:
+    if name in _FACTORIES or name in CARDS:
         raise EncoderError(f"an encoder '{name}' is registered already; choose another name")
     _FACTORIES[name] = factory
 
 
-def get_encoder(name: str, **settings) -> Encoder:
-    """The encoder registered as `name`, with its default settings unless given.
+def get_encoder(name: str, *, weights: Path | str | None = None, **settings) -> Encoder:
+    """The encoder called `name`, with its default settings unless given.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`encoders`.
+    weights : path, optional
+        Folder whose sub-folder or file `name` takes the place of the published weights.
 
     Raises
     ------
     EncoderError
         For an unknown name (the message lists the known ones) or an unknown setting.
     """
-    if name not in _FACTORIES:
-        raise EncoderError(f"no encoder '{name}'; choose from {', '.join(sorted(_FACTORIES))}")
-    return _FACTORIES[name](**settings)
+    if name in _FACTORIES:
+        return _FACTORIES[name](**settings)
+    if name in CARDS:
+        return _family(CARDS[name].family)(CARDS[name], weights, **settings)
+    raise EncoderError(f"no encoder '{name}'; choose from {', '.join(sorted([*_FACTORIES, *CARDS]))}")
+
+
+def _family(name: str) -> type:
+    module, class_name = FAMILIES[name]
+    return getattr(import_module(f"ecmf_lib.encoders.{module}"), class_name)
 
 
 def encoders() -> pd.DataFrame:
-    """What there is: columns name, stream, dim, level, licence, weights; in stream order, then by name."""
-    made = [get_encoder(name) for name in _FACTORIES]
-    made.sort(key=lambda encoder: (STREAMS.index(encoder.stream), encoder.name))
-    columns = ["name", "stream", "dim", "level", "licence", "weights"]
-    return pd.DataFrame([[getattr(encoder, column) for column in columns] for encoder in made], columns=columns)
+    """What there is: columns name, stream, dim, licence, weights, parameters_m (millions), download_mb, memory_mb, choice.
+
+    In stream order, classical descriptors first; nothing is loaded. ``memory_mb`` is that of the weights in single
+    precision.
+    """
+    rows = []
+    for made in (get_encoder(name) for name in _FACTORIES):
+        rows.append([made.name, made.stream, made.dim, made.licence, "none", 0, 0, 0, "ours"])
+    for card in CARDS.values():
+        size = [card.parameters, card.download, card.memory]
+        rows.append([card.name, card.stream, card.width, card.licence, card.source, *size, card.choice])
+    rows.sort(key=lambda row: STREAMS.index(row[1]))
+    columns = "name stream dim licence weights parameters_m download_mb memory_mb choice".split()
+    return pd.DataFrame(rows, columns=columns)
 
 
-def profile(name: str) -> dict[str, Encoder]:
+def profile(
+    name: str, swaps: Mapping[str, str | Mapping] | None = None, *, weights: Path | str | None = None
+) -> dict[str, Encoder]:
     """Stream → encoder of a profile, in the order of :data:`ecmf_lib.config.STREAMS`.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`ecmf_lib.config.PROFILES`.
+    swaps : mapping, optional
+        Stream → what takes the place of the profile's encoder: a name, or ``{"name": …, setting: value, …}``; without
+        "name", the profile's own encoder with other settings.
+    weights : path, optional
+        As for :func:`get_encoder`.
 
     Raises
     ------
     EncoderError
-        For an unknown profile; the message lists the known ones.
+        For an unknown profile, stream, encoder or setting, or an encoder of another stream; says what there is.
     """
     if name not in PROFILES:
-        raise EncoderError(f"no profile '{name}'; choose from {', '.join(sorted(PROFILES))}")
-    return {stream: get_encoder(PROFILES[name][stream]) for stream in STREAMS}
+        raise EncoderError(f"no profile '{name}'; choose from {', '.join(PROFILES)}")
+    chosen = {stream: {"name": encoder} for stream, encoder in PROFILES[name].items()}
+    for stream, swap in (swaps or {}).items():
+        if stream not in STREAMS:
+            raise EncoderError(f"encoders: no stream '{stream}'; choose from {', '.join(STREAMS)}")
+        chosen[stream] = {"name": swap} if isinstance(swap, str) else chosen.get(stream, {}) | swap
+        if "name" not in chosen[stream]:
+            raise EncoderError(f"encoders: profile '{name}' has no stream '{stream}'; give it a name: {swap}")
+    made = {stream: get_encoder(weights=weights, **chosen[stream]) for stream in STREAMS if stream in chosen}
+    for stream, encoder in made.items():
+        if encoder.stream != stream:
+            raise EncoderError(f"encoder '{encoder.name}' is for stream '{encoder.stream}', not for '{stream}'")
+    return made
 
 
 for _class in (HogColourMotion, HogLbpFace, HogLbpFaceFrames, Egemaps, EgemapsLLD, CharNgram):

@@ -46,6 +46,8 @@ class ClipInputs:
         What is said.
     language : str
         Language tag of the transcript, may be empty.
+    enrichment : str
+        What a language model said about the emotion in the words; may be empty.
     """
 
     id: str
@@ -56,6 +58,7 @@ class ClipInputs:
     audio: np.ndarray
     transcript: str
     language: str
+    enrichment: str = ""
 
 
 class Encoder(ABC):
