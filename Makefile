@@ -1,6 +1,8 @@
 # Everything a person or CI does here. Each target sets up .venv by itself; `make help` lists them.
 PYTHON  ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13,$(if $(shell $(p) -c 'import sys; print(1 if sys.version_info >= (3, 11) else "")' 2>/dev/null),$(p))))
 CORPUS  ?= demo
+# light (no download), base (about 1 GB, see `ecmf doctor --profile base`), paper (GPU)
+PROFILE ?= light
 WEIGHTS ?=
 # more of `ecmf report`'s options, e.g. ARGS="--set seeds=5 --set detector=lbp"
 ARGS    ?=
@@ -21,8 +23,8 @@ help:  ## this list
 
 setup: .venv/ready  ## make .venv with the exact versions of requirements.lock
 
-reports: setup  ## run the notebooks on CORPUS (default: demo), write reports/<corpus>/index.html
-	$(BIN)/ecmf report "$(CORPUS)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+reports: setup  ## run the notebooks on CORPUS (default: demo), write reports/<corpus>[-<profile>]/index.html
+	$(BIN)/ecmf report "$(CORPUS)" --profile $(PROFILE) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
 
 lint: setup  ## ruff: style and common mistakes, library, tests and notebooks
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from ecmf_lib.config import EMOTIONS, cache_dir
 from ecmf_lib.corpus import (
     ANNOTATOR,
     COLUMNS,
+    OPTIONAL,
     Corpus,
     CorpusError,
     FeatureTable,
@@ -318,7 +319,7 @@ def open_table(
 
 
 def _our_column(name: str) -> str:
-    if name not in (*COLUMNS, "take") and not ANNOTATOR.fullmatch(name):
+    if name not in (*COLUMNS, *OPTIONAL) and not ANNOTATOR.fullmatch(name):
         raise ValueError(f"'{name}' is none of our columns ({', '.join(COLUMNS)}, annotator_…)")
     return name
 

@@ -18,6 +18,9 @@ EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 #: The four streams of ECMF, in the order in which tables and plots show them.
 STREAMS = ("global", "face", "audio", "text")
 
+#: A fifth stream for those who ask for it: what a language model wrote about the words, apart from the words themselves.
+ENRICHMENT = "enrichment"
+
 #: Profile → the encoder of each stream; ``ecmf doctor`` says what each needs. Which encoders is our choice: the paper
 #: names none.
 PROFILES: dict[str, dict[str, str]] = {
@@ -62,7 +65,12 @@ class Settings(BaseModel):
     encoders: dict[str, str | dict[str, str | int | float]] = Field(
         {}, description="stream → encoder that takes the place of the profile's, or its settings"
     )
-    device: str = Field("auto", pattern=r"auto|cpu|mps|cuda(:\d+)?", description="where models run; auto = a GPU if any")
+    device: str = Field(
+        "auto", pattern=r"auto|cpu|mps|cuda(:\d+)?", description="where models run; auto = a GPU if any"
+    )
+    asr: str = Field(
+        "", description="speech recogniser for clips without a transcript, e.g. whisper-small; empty = none"
+    )
     detector: Literal["auto", "lbp", "yunet", "insightface"] = Field("auto", description="face detector")
     weights: str = Field(
         "",

@@ -2,8 +2,10 @@
 
 Columns: ``id, video, audio, transcript, language, label, split, speaker`` and any number of ``annotator_*``.
 ``video`` and ``audio`` are paths relative to the corpus folder, with ``/``; an empty ``audio`` means that the sound is
-inside the video. ``speaker`` is the group that folds hold apart. What reads a dataset's own files into this form is
-in :mod:`ecmf_lib.adapters`.
+inside the video. ``speaker`` is the group that folds hold apart. Three more columns are kept where they are there:
+``take`` (several files of one performance), ``enrichment`` (what a language model wrote about the words) and
+``transcript_source`` (who wrote the transcript down, see :mod:`ecmf_lib.asr`). What reads a dataset's own files into
+this form is in :mod:`ecmf_lib.adapters`.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 COLUMNS = ("id", "video", "audio", "transcript", "language", "label", "split", "speaker")
+OPTIONAL = ("take", "enrichment", "transcript_source")
 SPLITS = ("labelled", "unlabelled", "test")
 ANNOTATOR = re.compile(r"annotator_\w+")
 
@@ -55,6 +58,7 @@ class Clip:
     label: str | None  # None when not labelled
     split: str  # one of SPLITS
     speaker: str  # "" when nobody knows
+    enrichment: str = ""
 
     @property
     def needs_files(self) -> bool:
@@ -176,6 +180,7 @@ class Corpus:
             label=row.label or None,
             split=row.split,
             speaker=row.speaker,
+            enrichment=getattr(row, "enrichment", ""),
         )
 
 
@@ -237,7 +242,7 @@ def _complete(clips: pd.DataFrame) -> pd.DataFrame:
     for column in COLUMNS:
         if column not in clips.columns and column != "id":
             clips[column] = _default(clips, column)
-    extra = [c for c in clips.columns if ANNOTATOR.fullmatch(c)] + [c for c in ("take",) if c in clips.columns]
+    extra = [c for c in clips.columns if ANNOTATOR.fullmatch(c)] + [c for c in OPTIONAL if c in clips.columns]
     present = [c for c in COLUMNS if c in clips.columns]
     return clips[[*present, *extra]].fillna("").astype(str).reset_index(drop=True)
 
@@ -258,7 +263,7 @@ def _header_problems(names: Iterable[str]) -> list[_Found]:
     names = [str(name) for name in names]
     free = [ours for ours in COLUMNS if ours not in names]
     for name in names:
-        if name in COLUMNS or ANNOTATOR.fullmatch(name):
+        if name in COLUMNS or name in OPTIONAL or ANNOTATOR.fullmatch(name):
             continue
         near = difflib.get_close_matches(name.strip().lower(), free, n=1, cutoff=0.8)
         if name.lower().startswith("annotator"):
@@ -363,12 +368,13 @@ def _path_problems(clips: pd.DataFrame, root: Path, missing_files: str) -> list[
 
 def _text_problems(clips: pd.DataFrame) -> list[_Found]:
     found = []
-    for index, text in clips["transcript"].items():
+    texts = [
+        (column, *cell) for column in ("transcript", "enrichment") if column in clips for cell in clips[column].items()
+    ]
+    for column, index, text in texts:
         if text != "" and text.strip() == "":
-            found.append(
-                (index, "transcript", "empty text (only blanks); leave the cell empty if there is no transcript")
-            )
+            found.append((index, column, f"empty text (only blanks); leave the cell empty if there is no {column}"))
         problem = wrongly_encoded(text)
         if problem:
-            found.append((index, "transcript", problem))
+            found.append((index, column, problem))
     return found

@@ -39,6 +39,11 @@ NUMERIC_PACKAGES = (
     "av",
     "opensmile",
     "torch",
+    "torchvision",
+    "torchaudio",
+    "timm",
+    "transformers",
+    "onnxruntime",
     "insightface",
 )
 
@@ -84,6 +89,7 @@ class Project:
         return {
             "corpus": f"{self.corpus.name}: {len(self.corpus)} clips, {len(self.corpus.left_out)} left out",
             "licence of the data": self.corpus.licence,
+            "encoders": ", ".join(f"{stream}: {described(found)}" for stream, found in self.sets.items()),
             "seed": str(self.settings.seed),
             "data fingerprint": self.data_fingerprint,
             "code version": code_version(),
@@ -133,7 +139,7 @@ def open_project(settings: Settings, *, progress: bool = True) -> Project:
 
     Raises
     ------
-    CorpusError, DetectorError, StoreError
+    CorpusError, DetectorError, EncoderError, StoreError
         Each names the file, what was expected and the mend. A single bad clip raises nothing: it is in the ledger.
     """
     corpus = thinned(open_corpus(settings.corpus, base=REPO), settings.max_clips)
@@ -141,14 +147,32 @@ def open_project(settings: Settings, *, progress: bool = True) -> Project:
     if corpus.features:
         sets, ledger = _import(corpus, store)
         return Project(settings, corpus, {}, None, sets, ledger)
-    encoders = profile("light")
+    encoders = chosen_encoders(settings)
     weights = settings.weights if settings.weights in INSIGHTFACE_PACKS else resolve(settings.weights or ".")
     detector = get_detector(settings.detector, weights if settings.weights else None)
     ledger = extract(
-        corpus, store, encoders, detector, n_frames=settings.frames, workers=settings.workers, progress=progress
+        corpus,
+        store,
+        encoders,
+        detector,
+        n_frames=settings.frames,
+        workers=settings.workers,
+        progress=progress,
+        device=settings.device,
     )
     sets = {stream: store.open(name) for stream, name in ledger.attrs["sets"].items()}
     return Project(settings, corpus, encoders, detector, sets, ledger)
+
+
+def described(found: FeatureSet) -> str:
+    """An encoder in words; weights that were never trained are called that."""
+    return found.encoder + (" (random weights)" if found.about.get("stand_in") else "")
+
+
+def chosen_encoders(settings: Settings) -> dict[str, Encoder]:
+    """Stream → encoder: the profile's, with the swaps and the weights folder that the settings name."""
+    own = settings.weights and settings.weights not in INSIGHTFACE_PACKS
+    return profile(settings.profile, settings.encoders, weights=resolve(settings.weights) if own else None)
 
 
 def thinned(corpus: Corpus, max_clips: int) -> Corpus:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ecmf_lib.config import NOTEBOOKS, REPO, Settings, SettingsError
+from ecmf_lib.config import NOTEBOOKS, PROFILES, REPO, Settings, SettingsError
 
 # What needs torch or Jupyter is imported inside the commands: `ecmf --help` and `ecmf check` answer at once.
 
@@ -18,7 +18,12 @@ app = typer.Typer(help="Multimodal emotion recognition: corpora, features, repor
 
 CorpusArgument = Annotated[str, typer.Argument(help="demo, a folder, or ADAPTER:FOLDER", metavar="CORPUS")]
 WeightsOption = Annotated[
-    str, typer.Option(help="folder with face detector weights (ONNX), or the name of an insightface model pack")
+    str, typer.Option(help="folder with weights (detectors, encoders by name), or the name of an insightface pack")
+]
+ProfileOption = Annotated[str, typer.Option(help=f"encoders of the streams: {', '.join(PROFILES)}")]
+EncoderOption = Annotated[
+    list[str] | None,
+    typer.Option(help="STREAM=NAME[:SETTING=VALUE,…], in place of the profile's, e.g. audio=wavlm-large:layers=last4"),
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of a notebook parameter")]
 
@@ -26,8 +31,12 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE o
 @app.command()
 def report(
     corpus: CorpusArgument = "demo",
-    output: Annotated[Path | None, typer.Option(help="folder; default: reports/<corpus> of the checkout")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="folder; default: reports/<corpus>[-<profile>] of the checkout")
+    ] = None,
     notebook: Annotated[list[str] | None, typer.Option(help="only this one; may be repeated")] = None,
+    profile: ProfileOption = "light",
+    encoder: EncoderOption = None,
     weights: WeightsOption = "",
     settings: SetOption = None,
     force: Annotated[bool, typer.Option(help="execute even what nothing has touched")] = False,
@@ -48,8 +57,9 @@ def report(
             raise SettingsError(
                 f"{corpus} is called 'demo' too: give --output, so that reports/demo is not overwritten"
             )
-        target = (output or REPO / "reports" / name).resolve()
-        parameters = _parameters(spec, weights, settings) | {"output": _relative(target)}
+        run = name if profile == "light" and not encoder else f"{name}-{profile}"
+        target = (output or REPO / "reports" / run).resolve()
+        parameters = _parameters(spec, profile, encoder, weights, settings) | {"output": _relative(target)}
         wanted = notebook or list(NOTEBOOKS)
         for one in wanted:
             parameters_of(one, parameters)  # refuse a bad parameter before anything long starts
@@ -83,13 +93,19 @@ def _applicable(wanted: list[str], project) -> list[str]:
 
 
 @app.command()
-def extract(corpus: CorpusArgument = "demo", weights: WeightsOption = "", settings: SetOption = None) -> None:
+def extract(
+    corpus: CorpusArgument = "demo",
+    profile: ProfileOption = "light",
+    encoder: EncoderOption = None,
+    weights: WeightsOption = "",
+    settings: SetOption = None,
+) -> None:
     """Decode every clip and store its features; goes on where an earlier run stopped."""
     with refusals():
         from ecmf_lib.config import check_parameters
         from ecmf_lib.project import open_project
 
-        parameters = _parameters(_relative_spec(corpus), weights, settings)
+        parameters = _parameters(_relative_spec(corpus), profile, encoder, weights, settings)
         _say_ledger(open_project(check_parameters("01_extract_features", parameters)))
 
 
@@ -155,7 +171,7 @@ def _assignments(pairs: list[str] | None) -> dict:
         name, sign, value = pair.partition("=")
         if not sign:
             raise SettingsError(f"--set {pair}: expected NAME=VALUE, for example --set seeds=5")
-        if name in ("corpus", "output", "weights"):
+        if name in ("corpus", "output", "profile", "encoders", "weights"):
             raise SettingsError(f"--set {pair}: the {name} is given to the command itself, see ecmf report --help")
         if name not in fields:
             raise SettingsError(f"--set {pair}: {name}: unknown; the notebooks take {', '.join(sorted(fields))}")
@@ -163,11 +179,33 @@ def _assignments(pairs: list[str] | None) -> dict:
     return given
 
 
-def _parameters(spec: str, weights: str, settings: list[str] | None) -> dict:
+def swaps(options: list[str] | None) -> dict[str, dict]:
+    """``["audio=wavlm-large:layers=last4,chunk=10"]`` → ``{"audio": {"name": …, "layers": "last4", "chunk": 10}}``."""
+    given = {}
+    for option in options or []:
+        stream, sign, rest = option.partition("=")
+        name, _, listed = rest.partition(":")
+        pairs = [pair.partition("=") for pair in listed.split(",") if listed]
+        if not sign or not all(key and mark for key, mark, _ in pairs):
+            raise SettingsError(f"--encoder {option}: expected STREAM=NAME or STREAM=NAME:SETTING=VALUE,SETTING=VALUE")
+        given[stream] = ({"name": name} if name else {}) | {key: _number(value) for key, _, value in pairs}
+    return given
+
+
+def _number(value: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
+
+
+def _parameters(spec: str, profile: str, encoder: list[str] | None, weights: str, settings: list[str] | None) -> dict:
     """What the command line says, as notebook parameters; a model pack keeps its name, folders become relative."""
     from ecmf_lib.faces import INSIGHTFACE_PACKS
 
-    given = {"corpus": spec} | _assignments(settings)
+    given = {"corpus": spec, "profile": profile, "encoders": swaps(encoder)} | _assignments(settings)
     if weights:
         given["weights"] = weights if weights in INSIGHTFACE_PACKS else _relative(Path(weights))
     return given

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ecmf_lib.config import PROFILES, STREAMS
+from ecmf_lib.config import ENRICHMENT, PROFILES, STREAMS
 from ecmf_lib.encoders.audio import Egemaps, EgemapsLLD
 from ecmf_lib.encoders.base import ClipInputs, Encoder, EncoderError, MissingStream
 from ecmf_lib.encoders.cards import CARDS
@@ -134,12 +134,14 @@ def profile(
         raise EncoderError(f"no profile '{name}'; choose from {', '.join(PROFILES)}")
     chosen = {stream: {"name": encoder} for stream, encoder in PROFILES[name].items()}
     for stream, swap in (swaps or {}).items():
-        if stream not in STREAMS:
-            raise EncoderError(f"encoders: no stream '{stream}'; choose from {', '.join(STREAMS)}")
+        if stream not in (*STREAMS, ENRICHMENT):
+            raise EncoderError(f"encoders: no stream '{stream}'; choose from {', '.join((*STREAMS, ENRICHMENT))}")
         chosen[stream] = {"name": swap} if isinstance(swap, str) else chosen.get(stream, {}) | swap
         if "name" not in chosen[stream]:
             raise EncoderError(f"encoders: profile '{name}' has no stream '{stream}'; give it a name: {swap}")
-    made = {stream: get_encoder(weights=weights, **chosen[stream]) for stream in STREAMS if stream in chosen}
+    made = {
+        stream: get_encoder(weights=weights, **chosen[stream]) for stream in (*STREAMS, ENRICHMENT) if stream in chosen
+    }
     for stream, encoder in made.items():
         if encoder.stream != stream:
             raise EncoderError(f"encoder '{encoder.name}' is for stream '{encoder.stream}', not for '{stream}'")
