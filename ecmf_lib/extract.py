@@ -65,6 +65,7 @@ def extract(
     progress: bool = True,
     shard_size: int = 32,
     retry_failed: bool = False,
+    device: str = "auto",
 ) -> pd.DataFrame:
     """Features of every clip of a corpus.
 
@@ -90,6 +91,8 @@ def extract(
         Clips in a shard, and the most whose work an interruption can cost.
     retry_failed : bool
         Try clips again that failed with the same content and the same settings.
+    device : str
+        Where pre-trained models run; "auto" takes a GPU if there is one.
 
     Returns
     -------
