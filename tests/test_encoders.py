@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ecmf_lib.config import SAMPLE_RATE, STREAMS
+from ecmf_lib.config import PROFILES, SAMPLE_RATE, STREAMS
 from ecmf_lib.encoders import (
-    PROFILES,
+    CARDS,
     ClipInputs,
     Encoder,
     EncoderError,
@@ -72,10 +72,12 @@ def distance(encoder, a, b):
 
 def test_table_lists_every_encoder():
     table = encoders()
-    assert sorted(table["name"]) == NAMES
-    assert list(table.columns) == ["name", "stream", "dim", "level", "licence", "weights"]
+    assert sorted(table["name"]) == sorted([*NAMES, *CARDS])
+    wanted = "name stream dim licence weights parameters_m download_mb memory_mb choice"
+    assert list(table.columns) == wanted.split()
     assert table["stream"].map(STREAMS.index).is_monotonic_increasing
-    assert table["licence"].str.len().gt(5).all() and set(table["weights"]) == {"none"}
+    assert table["licence"].str.len().gt(2).all() and table["choice"].str.len().gt(2).all()
+    assert set(table.loc[table["download_mb"] == 0, "name"]) >= set(NAMES), "classical descriptors need no weights"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -130,8 +132,8 @@ def test_same_features_in_a_spawned_process(clip):
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
-    with pytest.raises(EncoderError, match=r"no encoder 'hubert'.*egemaps"):
-        get_encoder("hubert")
+    with pytest.raises(EncoderError, match=r"no encoder 'hubert-9'.*egemaps"):
+        get_encoder("hubert-9")
     with pytest.raises(EncoderError, match=r"no profile 'heavy'.*light"):
         profile("heavy")
     with pytest.raises(EncoderError, match="'char-ngram' has no setting width; it takes dim"):
@@ -142,9 +144,31 @@ def test_unknown_names_are_refused_with_the_known_ones():
 
 def test_profiles_give_each_stream_its_own_encoder():
     for name in PROFILES:
-        made = profile(name)
+        made = profile(name)  # loads nothing
         assert tuple(made) == STREAMS
         assert all(encoder.stream == stream and encoder.level == "clip" for stream, encoder in made.items())
+
+
+def test_one_encoder_of_a_profile_can_be_swapped():
+    made = profile("light", {"audio": "egemaps-lld", "text": {"dim": 64}})
+    assert made["audio"].name == "egemaps-lld" and made["face"].name == "hog-lbp-face"
+    assert made["text"].name == "char-ngram" and made["text"].dim == 64
+    assert list(made) == list(STREAMS)
+
+
+@pytest.mark.parametrize(
+    ("swaps", "said"),
+    [
+        ({"audio": "char-ngram"}, "encoder 'char-ngram' is for stream 'text', not for 'audio'"),
+        ({"sound": "egemaps"}, "no stream 'sound'; choose from global, face, audio, text, enrichment"),
+        ({"audio": "wav2vec9"}, "no encoder 'wav2vec9'; choose from"),
+        ({"text": {"width": 3}}, "has no setting width; it takes dim"),
+        ({"enrichment": {"dim": 3}}, "profile 'light' has no stream 'enrichment'; give it a name"),
+    ],
+)
+def test_a_swap_that_cannot_be_is_refused(swaps, said):
+    with pytest.raises(EncoderError, match=said):
+        profile("light", swaps)
 
 
 def test_fingerprint_follows_settings_and_nothing_else(clip):

@@ -20,7 +20,8 @@ from ecmf_lib.encoders.text import CharNgram
 from ecmf_lib.encoders.vision import HogColourMotion, HogLbpFace, HogLbpFaceFrames
 
 __all__ = [
-    "PROFILES",
+    "CARDS",
+    "FAMILIES",
     "ClipInputs",
     "Encoder",
     "EncoderError",
@@ -94,10 +95,13 @@ def _family(name: str) -> type:
 
 
 def encoders() -> pd.DataFrame:
-    """What there is: columns name, stream, dim, licence, weights, parameters_m (millions), download_mb, memory_mb, choice.
+    """What there is, in stream order, classical descriptors first; nothing is loaded.
 
-    In stream order, classical descriptors first; nothing is loaded. ``memory_mb`` is that of the weights in single
-    precision.
+    Returns
+    -------
+    DataFrame
+        Columns name, stream, dim (of one step), licence, weights (where they come from), parameters_m (millions),
+        download_mb, memory_mb (of the weights in single precision), choice (whose).
     """
     rows = []
     for made in (get_encoder(name) for name in _FACTORIES):
