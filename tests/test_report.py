@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ecmf_lib import config, report, run
+from ecmf_lib.config import SettingsError
 from ecmf_lib.faces import DetectorError
 from ecmf_lib.run import app
 
@@ -186,6 +187,34 @@ def test_check_says_what_a_corpus_holds(tmp_path):
 
 def test_values_are_read_by_the_type_of_the_parameter():
     assert run._assignments(["seeds=5", "clip=7", "detector=lbp"]) == {"seeds": 5, "clip": "7", "detector": "lbp"}
+
+
+def test_encoders_are_swapped_on_the_command_line():
+    given = run.swaps(["audio=wavlm-large:layers=last4,chunk=10", "text=char-ngram", "face=:pooling=mean+std"])
+    assert given == {
+        "audio": {"name": "wavlm-large", "layers": "last4", "chunk": 10},
+        "text": {"name": "char-ngram"},
+        "face": {"pooling": "mean+std"},
+    }
+    for wrong in ("wavlm-large", "audio=wavlm-large:layers"):
+        with pytest.raises(SettingsError, match="expected STREAM=NAME"):
+            run.swaps([wrong])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--profile", "heavy"], "no profile 'heavy'; choose from light"),
+        (["--encoder", "audio=char-ngram"], "is for stream 'text', not for 'audio'"),
+        (["--set", "profile=base"], "the profile is given to the command itself"),
+        (["--set", "device=gpu"], "device = 'gpu'"),
+    ],
+)
+def test_a_choice_of_encoders_that_cannot_be_is_refused(tmp_path, monkeypatch, options, said):
+    monkeypatch.setenv("ECMF_DATA", str(tmp_path / "data"))
+    (tmp_path / "manifest.csv").write_text("id,label,transcript\na,happy,yes\n")
+    result = CliRunner().invoke(app, ["extract", str(tmp_path), *options])
+    assert result.exit_code == 2 and said in result.output
 
 
 def test_help_needs_neither_torch_nor_jupyter():
