@@ -21,8 +21,8 @@ STREAMS = ("global", "face", "audio", "text")
 #: A fifth stream for those who ask for it: what a language model wrote about the words, apart from the words themselves.
 ENRICHMENT = "enrichment"
 
-#: Profile → the encoder of each stream; ``ecmf doctor`` says what each needs. All of it is our choice: the paper names no
-#: encoder. "Ranked" is the official baseline's own comparison (MER2024), the only measurement of these on such clips.
+#: Profile → the encoder of each stream; ``ecmf doctor`` says what each needs. All of it is our choice: the paper names
+#: no encoder. "Ranked" is the official baseline's comparison (MER2024), the only measurement of these on such clips.
 PROFILES: dict[str, dict[str, str]] = {
     # no download, a laptop
     "light": {"global": "hog-colour-motion", "face": "hog-lbp-face", "audio": "egemaps", "text": "char-ngram"},
