@@ -1,4 +1,8 @@
-"""What happens to one clip in a worker process: decoded once, its face followed, every encoder applied."""
+"""What happens to one clip in a worker process: decoded once, its face followed, every encoder applied.
+
+A pre-trained model is not applied here: the worker prepares its inputs, and the main process runs it for many clips
+together (see :mod:`ecmf_lib.model_stage`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ecmf_lib.encoders.base import ClipInputs, Encoder, MissingStream
+from ecmf_lib.encoders.model import ModelEncoder, Prepared
 from ecmf_lib.faces import Detector, FaceTrack, track_faces
 from ecmf_lib.media import Media, MediaError, read_media
 from ecmf_lib.shards import DONE, FAILED, MISSING, Pair, Row
@@ -20,7 +25,8 @@ if TYPE_CHECKING:
 FACTS = "clip facts"  # the part of a clip's work that is no stream: what decoding and face tracking say about it
 MEDIA = frozenset({"frames", "faces", "audio"})  # what an encoder may use that has to be decoded
 
-Result = tuple[Row, np.ndarray | None]  # with features float32 [steps, dim] where the row is "done"
+# where the row is "done": features float32 [steps, dim], or what a model that is still to run gets to see
+Result = tuple[Row, np.ndarray | Prepared | None]
 
 
 @dataclass(frozen=True)
@@ -103,13 +109,24 @@ class ClipTask:
             problem = problem or seen.face_problem
             return Row(pair, FAILED, problem), None
         try:
-            features = _checked(encoder.encode(inputs), encoder, inputs.id)
+            if isinstance(encoder, ModelEncoder):
+                return Row(pair), encoder.prepare(inputs)
+            answer = encoder.encode(inputs)
+        except Exception as error:
+            answer = error
+        return self.conclude(pair, encoder, answer)
+
+    def conclude(self, pair: Pair, encoder: Encoder, answer: np.ndarray | Exception) -> Result:
+        """The row of what an encoder gave or raised for a clip, with the features if they are as declared."""
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            return Row(pair), _checked(answer, encoder, pair.id)
         except MissingStream as missing:
             return Row(pair, MISSING, self._say(str(missing))), None
         except Exception as error:
             said = f"encoder '{encoder.name}' failed with {type(error).__name__}: {error}"
             return Row(pair, FAILED, self._say(said)), None
-        return Row(pair), features
 
     def _say(self, text: str) -> str:
         """One line that is the same wherever the corpus lies and whenever it is read."""
@@ -129,6 +146,7 @@ def _inputs(clip: Clip, seen: _Seen) -> ClipInputs:
         audio=np.zeros(0, np.float32) if media is None else media.audio,
         transcript=clip.transcript,
         language=clip.language,
+        enrichment=clip.enrichment,
     )
 
 

@@ -5,6 +5,8 @@ stretch of the manifest (see :mod:`ecmf_lib.shards`). What is stored already, un
 and the settings, is not computed again: a run that was interrupted continues, a changed clip is redone by itself,
 and a run in which nothing has changed reads no clip at all.
 
+Pre-trained models run in the main process, beside the workers that decode for them (:mod:`ecmf_lib.model_stage`).
+
 The *ledger* has one row for each clip of the manifest: done, or the reason it is not.
 """
 
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +27,9 @@ from tqdm import tqdm
 
 from ecmf_lib.clip_task import FACTS, MEDIA, ClipTask, Job, Result
 from ecmf_lib.encoders.base import Encoder
+from ecmf_lib.encoders.model import Prepared
 from ecmf_lib.faces import Detector
+from ecmf_lib.model_stage import Answers, ModelStage, computed, provenance
 from ecmf_lib.shards import (
     DONE,
     FAILED,
@@ -45,6 +49,9 @@ if TYPE_CHECKING:
     from ecmf_lib.corpus import Clip, Corpus
 
 log = logging.getLogger(__name__)
+
+#: Workers stand back behind a model on the same cores: its threads wait for each other, so each pause costs it twice.
+NICE = 10
 
 _LEDGER = pa.schema(
     [(name, pa.string()) for name in ("id", "status", "reason", "digest")]
@@ -88,7 +95,7 @@ def extract(
     progress : bool
         Show a progress bar.
     shard_size : int
-        Clips in a shard, and the most whose work an interruption can cost.
+        Clips in a shard, the ones that share batches of a model, and the unit of what an interruption can cost.
     retry_failed : bool
         Try clips again that failed with the same content and the same settings.
     device : str
@@ -110,16 +117,22 @@ def extract(
         If the store cannot be written or another process is writing into it.
     WorkerError
         If worker processes cannot be started at all.
+    EncoderError
+        If the weights of a model or the device are missing or unfit: before any clip is decoded.
+    ModelError
+        If a model fails on every clip.
     """
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     _check(corpus, encoders, detector, n_frames, workers, shard_size)
     task = ClipTask(dict(encoders), detector, n_frames, str(corpus.root))
-    with store.locked():
-        run = _Run(corpus, store, task, shard_size, retry_failed)
+    with store.locked(), closing(ModelStage(encoders, device)) as models:
+        run = _Run(corpus, store, task, models, shard_size, retry_failed)
+        nice = NICE if models.device == "cpu" else 0
         with tqdm(total=len(corpus), desc=corpus.name, unit="clip", disable=not progress) as run.bar:
-            with closing(run_jobs(run.jobs(), task, workers=workers or usable_cores())) as answers:
+            with closing(run_jobs(run.jobs(), task, workers=workers or usable_cores(), nice=nice)) as answers:
                 for job, results in answers:
                     run.receive(job, results)
+            run.run_out()
         return run.finish()
 
 
@@ -205,12 +218,28 @@ class _Chunk:
     waiting: int = 0  # clips whose results are not there yet
     new: dict[str, dict[Pair, Result]] = field(default_factory=dict)
 
+    def for_models(self) -> dict[str, list[tuple[Pair, Prepared]]]:
+        """What models still have to run, part by part, in manifest order: batches must not depend on who was first."""
+        found = {}
+        for part, new in self.new.items():
+            values = [(pair, new[pair][1]) for pair in self.pairs[part] if pair in new]
+            found[part] = [(pair, value) for pair, value in values if isinstance(value, Prepared)]
+        return {part: waiting for part, waiting in found.items() if waiting}
+
 
 class _Run:
     """Keeps the account of one extraction: what is stored, what is under way, what is still to do."""
 
-    def __init__(self, corpus: Corpus, store: FeatureStore, task: ClipTask, shard_size: int, retry_failed: bool):
-        self.corpus, self.store, self.task, self.shard_size = corpus, store, task, shard_size
+    def __init__(
+        self,
+        corpus: Corpus,
+        store: FeatureStore,
+        task: ClipTask,
+        models: ModelStage,
+        shard_size: int,
+        retry_failed: bool,
+    ):
+        self.corpus, self.store, self.task, self.models, self.shard_size = corpus, store, task, models, shard_size
         self.bar: tqdm | None = None
         self.digests = FileDigests(store.root / ".cache" / "digests.jsonl")
         self.settings = {stream: self._settings(encoder) for stream, encoder in task.encoders.items()}
@@ -229,6 +258,8 @@ class _Run:
         self.clip_digests: list[str] = []
         self.open: dict[int, _Chunk] = {}
         self.failed = 0
+        # only a first guess at where there is something to do: the keys of all clips need every file read
+        self.first_models = [stream for stream in self.sets if not self.writers[stream].ids.issuperset(ids)]
 
     def _settings(self, encoder: Encoder) -> dict:
         """All that changes an encoder's features, apart from the clip."""
@@ -242,8 +273,10 @@ class _Run:
 
     def _about(self, encoder: Encoder, corpus_fingerprint: str) -> dict:
         corpus = {"name": self.corpus.name, "fingerprint": corpus_fingerprint, "clips": len(self.corpus)}
-        detector = {"detector_name": self.task.detector.name} if "faces" in encoder.uses else {}
-        return describe_set(
+        more = {"detector_name": self.task.detector.name} if "faces" in encoder.uses else {}
+        if encoder.stream in self.models:
+            more |= provenance(encoder)
+        about = describe_set(
             stream=encoder.stream,
             encoder=encoder.name,
             level=encoder.level,
@@ -253,19 +286,36 @@ class _Run:
             settings=self.settings[encoder.stream],
             weights=encoder.weights,
             feature_names=encoder.feature_names,
-            **detector,
+            **more,
         )
+        if encoder.stream in self.models:
+            about["computed"] = self._stored_about(about).get("computed") or computed(encoder, self.models.device)
+        return about
+
+    def _stored_about(self, about: dict) -> dict:
+        """What the store says of this set, if anything."""
+        try:
+            return json.loads((self.store.folder(about["name"]) / "set.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def _ready(self, streams: Iterable[str]) -> None:
+        """Load models before the first clip that needs them is decoded, and note where they run."""
+        for stream in self.models.ready([*self.first_models, *streams]):
+            about = self.sets[stream]  # the writer's own: written at the end if there was something to do
+            about["computed"] = computed(self.task.encoders[stream], self.models.device, about["computed"])
 
     def _chunk_of(self, clips: list[Clip]) -> _Chunk:
         pairs: dict[str, list[Pair]] = {part: [] for part in self.writers}
         for clip in clips:
             media = [self.digests.of(path) if path else "" for path in (clip.video, clip.audio)]
-            text = [clip.transcript, clip.language]
-            self.clip_digests.append(digest_of(media, text)[:32])
+            self.clip_digests.append(digest_of(media, _text_of(clip))[:32])
             for part, of_part in pairs.items():
-                uses = self.task.uses & MEDIA if part == FACTS else self.task.encoders[part].uses
+                encoder = None if part == FACTS else self.task.encoders[part]
+                uses = self.task.uses & MEDIA if encoder is None else encoder.uses
+                text = _text_of(clip, encoder.settings.get("reads")) if "text" in uses else None
                 # both files for any use of one of them: a file that cannot be read fails the clip's other streams too
-                content = [media if uses & MEDIA else None, text if "text" in uses else None]
+                content = [media if uses & MEDIA else None, text]
                 of_part.append(Pair(clip.id, digest_of(content, self.settings[part])[:32]))
         for part, of_part in pairs.items():
             self.pairs[part] += of_part
@@ -286,7 +336,9 @@ class _Run:
                     jobs.append(Job(clip, todo, number))
             chunk.waiting = len(jobs)
             self.bar.update(len(clips_here) - len(jobs))
-            if not jobs:
+            if jobs:
+                self._ready({part for job in jobs for part in job.pairs})
+            else:
                 self._settle(number)
             yield from jobs
 
@@ -302,11 +354,38 @@ class _Run:
         for part, result in results.items():
             chunk.new.setdefault(part, {})[job.pairs[part]] = result
         chunk.waiting -= 1
-        self.failed += any(row.state == FAILED for row, _ in results.values())
-        self.bar.set_postfix(failed=self.failed, refresh=False)
-        self.bar.update()
-        if not chunk.waiting:
+        if not any(isinstance(value, Prepared) for _, value in results.values()):
+            self._advance(1, any(row.state == FAILED for row, _ in results.values()))
+        if chunk.waiting:
+            return
+        waiting = {part: [value for _, value in of_part] for part, of_part in chunk.for_models().items()}
+        if not waiting:
             self._settle(job.chunk)
+        else:
+            for number, answers in self.models.give(job.chunk, waiting):
+                self._conclude(number, answers)
+
+    def run_out(self) -> None:
+        """Take what the models still have to answer."""
+        for number, answers in self.models.finish():
+            self._conclude(number, answers)
+
+    def _conclude(self, number: int, answers: dict[str, Answers]) -> None:
+        """Take what the models made of a chunk."""
+        chunk, failed, clips = self.open[number], set(), set()
+        for part, waiting in chunk.for_models().items():
+            for (pair, _), answer in zip(waiting, answers[part], strict=True):
+                chunk.new[part][pair] = self.task.conclude(pair, self.task.encoders[part], answer)
+                clips.add(pair.id)
+        for of_part in chunk.new.values():
+            failed |= {pair.id for pair, (row, _) in of_part.items() if row.state == FAILED}
+        self._advance(len(clips), len(failed & clips))
+        self._settle(number)
+
+    def _advance(self, clips: int, failed: int) -> None:
+        self.failed += failed
+        self.bar.set_postfix(failed=self.failed, refresh=False)
+        self.bar.update(clips)
 
     def _settle(self, number: int) -> None:
         chunk = self.open.pop(number)
@@ -343,6 +422,14 @@ class _Run:
             **(facts.facts if facts else {}),
             **{stream: row.reason or DONE for stream, row in rows.items()},
         }
+
+
+def _text_of(clip: Clip, reads: str | None = None) -> list[str]:
+    """The texts of a clip that an encoder reads: "transcript", "enrichment", or None for all there are."""
+    if reads == "enrichment":
+        return [clip.enrichment]
+    spoken = [clip.transcript, clip.language]
+    return spoken if reads == "transcript" or not clip.enrichment else [*spoken, clip.enrichment]
 
 
 def _ledger_folder(store: FeatureStore, corpus_name: str) -> Path:

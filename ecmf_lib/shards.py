@@ -226,6 +226,11 @@ class SetWriter:
         if about is not None and not (folder / "set.json").exists():
             self._describe()  # so that what is done can be read before the run is over
 
+    @property
+    def ids(self) -> set[str]:
+        """Clips of which there is a row, whatever its key."""
+        return {pair.id for pair in self._where}
+
     def row(self, pair: Pair) -> Row | None:
         """What is stored for this pair, if anything."""
         return self._rows[self._where[pair]][pair] if pair in self._where else None

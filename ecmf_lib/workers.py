@@ -59,7 +59,7 @@ def usable_cores() -> int:
 
 
 def run_jobs(
-    jobs: Iterable[Job], task: Callable[[Job], Result], *, workers: int
+    jobs: Iterable[Job], task: Callable[[Job], Result], *, workers: int, nice: int = 0
 ) -> Iterator[tuple[Job, Result | Died]]:
     """Apply a task to jobs in parallel; results come as they are ready.
 
@@ -74,6 +74,8 @@ def run_jobs(
         Picklable; answers every job and raises nothing.
     workers : int
         Most processes at a time.
+    nice : int
+        By how much the processes stand back behind others on the machine, 0 to 19 (where there is such a thing).
 
     Yields
     ------
@@ -91,7 +93,7 @@ def run_jobs(
     suspects: deque[Job] = deque()  # a process died on them once
 
     def start(job: Job, alone: bool) -> None:
-        worker = idle.pop() if idle else _Worker(task)
+        worker = idle.pop() if idle else _Worker(task, nice)
         busy[worker.pipe] = worker
         worker.give(job, alone)
 
@@ -125,9 +127,9 @@ def run_jobs(
 class _Worker:
     """One process and the pipe to it."""
 
-    def __init__(self, task: Callable):
+    def __init__(self, task: Callable, nice: int):
         self.pipe, theirs = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process = _SPAWN.Process(target=_serve, args=(theirs, nice), daemon=True)
         with _environment(_ONE_THREAD):
             self.process.start()
         theirs.close()  # so that the pipe ends when the process does
@@ -164,8 +166,10 @@ class _Worker:
             pass  # the process is gone already; answer() finds that out
 
 
-def _serve(pipe: connection.Connection) -> None:
+def _serve(pipe: connection.Connection, nice: int) -> None:
     """Life of a worker process."""
+    if nice and hasattr(os, "nice"):
+        os.nice(nice)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then stops this one
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     try:

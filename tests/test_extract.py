@@ -1,10 +1,12 @@
 """Extraction: every clip accounted for, nothing computed twice, and the same bytes however often it was killed."""
 
+import fcntl
 import hashlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import wave
 from pathlib import Path
@@ -18,10 +20,14 @@ from ecmf_lib import extract as extraction
 from ecmf_lib import shards, workers
 from ecmf_lib.corpus import Corpus, make_corpus
 from ecmf_lib.encoders import profile
-from ecmf_lib.encoders.base import Encoder, MissingStream
+from ecmf_lib.encoders.base import Encoder, EncoderError, MissingStream
+from ecmf_lib.encoders.cards import Card
+from ecmf_lib.encoders.model import ModelEncoder, Prepared
+from ecmf_lib.encoders.weights import Weights, WeightsError
 from ecmf_lib.extract import extract, imported_ledger, read_ledger
 from ecmf_lib.faces import get_detector
 from ecmf_lib.interchange import import_arrays
+from ecmf_lib.model_stage import ModelError
 from ecmf_lib.store import FeatureStore, StoreError
 
 IDS = [f"clip{number:02d}" for number in range(24)]
@@ -87,6 +93,51 @@ class AlwaysBroken(Words):
 
 class OddStream(Words):
     name, stream = "odd", "status"
+
+
+class Model(ModelEncoder):
+    """A pre-trained encoder; what else is in the batch shows in its features, as rounding does in a real one."""
+
+    common: ClassVar = ModelEncoder.common | {"trouble": ""}
+    batch_cost = 4000
+    width = 2
+    checkpoint = Weights(Path("nowhere"), "0" * 16, "hub", "c0ffee")
+
+    def _prepare(self, clip):
+        note(clip.id, "prepare")
+        if clip.id == "clip05":
+            raise MissingStream("audio is silent")
+        time.sleep(float(os.environ.get("ECMF_TEST_PAUSE", 0)))
+        if self.settings["trouble"] == "prepare" and clip.id == "clip06":
+            raise ValueError("odd sound")
+        return Prepared((clip.audio,))
+
+    def _load(self, device, dtype):
+        if self.settings["trouble"] == "load":
+            raise WeightsError("encoder 'model': model.safetensors is cut off; fetch it again")
+        note(device, "load")
+        return "loaded"
+
+    def _forward(self, items):
+        assert self._model == "loaded"
+        note(str(len(items)), "batch")
+        time.sleep(float(os.environ.get("ECMF_TEST_PAUSE", 0)))
+        if self.settings["trouble"] == "all" or (self.settings["trouble"] == "one" and len(items[0]) == TROUBLE):
+            raise RuntimeError("CUDA error: unspecified")
+        company = 1e-6 * sum(len(item) for item in items)
+        answers = [np.float32([[len(item), np.abs(item).mean() + company]]) for item in items]
+        return [a * np.nan if self.settings["trouble"] == "nan" and a[0, 0] == TROUBLE else a for a in answers]
+
+    def cost(self, item):
+        return len(item)
+
+
+TROUBLE = 1600  # samples of clip14
+CARD = Card("model", "global", "none", "nobody/model", 2, 1, 1, "CC0", "ours", "audio")
+
+
+def with_model(**settings) -> dict[str, Encoder]:
+    return {"global": Model(CARD, **settings)} | encoders()
 
 
 def tone(path: Path, number: int, seconds: float = 0.05) -> None:
@@ -346,7 +397,7 @@ def test_torn_files_are_found_and_made_again(corpus, tmp_path, trace):
         assert content(tmp_path / "store") == content(tmp_path / "fresh")
 
 
-def killed_at(corpus: Corpus, store: Path, moment) -> bool:
+def killed_at(corpus: Corpus, store: Path, moment, using=None) -> bool:
     """Run an extraction in a process group of its own and pull the plug; whether it was still running then.
 
     `moment` is called in the new process with its start, and arranges or times the kill.
@@ -356,15 +407,26 @@ def killed_at(corpus: Corpus, store: Path, moment) -> bool:
         os.setsid()
         try:
             moment.arm()
-            run(corpus, store, shard_size=3)
+            run(corpus, store, using, shard_size=3)
             os._exit(0)
         finally:
             os._exit(1)
     moment.wait(main)
     status = os.waitpid(main, 0)[1]
-    time.sleep(0.02)  # the workers of the group end too
+    _until_free(store)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
     return os.WIFSIGNALED(status)
+
+
+def _until_free(store: Path) -> None:
+    """Wait for the killed workers, too: forked ones hold the store's lock until they are gone."""
+    deadline = time.monotonic() + 20
+    while (store / ".lock").exists() and time.monotonic() < deadline:
+        with open(store / ".lock", encoding="ascii") as file:
+            try:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(0.01)
 
 
 class AfterSeconds:
@@ -465,6 +527,139 @@ def test_spawned_run_is_killed_and_resumed(undisturbed, tmp_path):
     assert content(store) != expected
     run(corpus, store, shard_size=3)
     assert content(store) == expected
+
+
+@pytest.fixture(scope="module")
+def undisturbed_model(tmp_path_factory):
+    """As `undisturbed`, with a model beside the workers."""
+    folder = tmp_path_factory.mktemp("undisturbed_model")
+    corpus = make(folder / "corpus")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "_SPAWN", workers.multiprocessing.get_context("fork"))
+        run(corpus, folder / "store", with_model(), shard_size=3)
+    return corpus, content(folder / "store")
+
+
+def test_a_model_killed_at_ten_random_moments_and_resumed(undisturbed_model, tmp_path, rng, monkeypatch):
+    corpus, expected = undisturbed_model
+    monkeypatch.setenv("ECMF_TEST_PAUSE", "0.03")
+    moments = [AfterSeconds(seconds) for seconds in rng.uniform(0, 0.3, size=10)]
+    killed = sum(killed_at(corpus, tmp_path / "store", moment, with_model()) for moment in moments)
+    assert killed >= 5
+    monkeypatch.delenv("ECMF_TEST_PAUSE")
+    run(corpus, tmp_path / "store", with_model(), shard_size=3)
+    assert content(tmp_path / "store") == expected
+
+
+@pytest.mark.parametrize("name", ["fsync", "replace"])
+def test_a_model_killed_while_files_are_written(undisturbed_model, tmp_path, name, rng):
+    corpus, expected = undisturbed_model
+    for round, number in enumerate(rng.choice(np.arange(1, 30), size=5, replace=False)):
+        killed = killed_at(corpus, tmp_path / "store", AtCall(name, int(number), after=bool(round % 2)), with_model())
+        assert killed or round
+    run(corpus, tmp_path / "store", with_model(), shard_size=3)
+    assert content(tmp_path / "store") == expected
+
+
+def test_spawned_run_with_a_model_is_the_same(undisturbed_model, tmp_path):
+    corpus, expected = undisturbed_model
+    ledger = run(corpus, tmp_path / "store", with_model(), shard_size=3, workers=1)
+    assert content(tmp_path / "store") == expected
+    assert (ledger["status"] == "done").all() and ledger["global"][5] == "audio is silent"
+    found = FeatureStore(tmp_path / "store").open(ledger.attrs["sets"]["global"])
+    assert found.about["checkpoint"] == {"origin": "hub", "commit": "c0ffee", "digest": "0" * 16}
+    assert found.about["computed"] == {"device": found.about["computed"]["device"], "precision": "float32"}
+    assert found.about["settings"]["encoder"]["pooling"] == "mean" and "computed" not in found.about["settings"]
+    lengths = [int(16000 * (0.03 + 0.005 * number)) for number in range(24) if number != 5]
+    assert [found.get(id)[0] for id in found.ids] == lengths
+
+
+def test_batches_are_of_one_chunk_and_models_loaded_once(corpus, tmp_path, trace):
+    run(corpus, tmp_path / "store", with_model(), shard_size=8, device="cpu")
+    seen = trace()
+    assert [line for line in seen if line.startswith("load")] == ["load cpu"]
+    sizes = [int(line.split()[1]) for line in seen if line.startswith("batch")]
+    assert sum(sizes) == 23 and max(sizes) > 2
+    run(corpus, tmp_path / "store", with_model(), shard_size=8, device="cpu")
+    assert trace() == [], "nothing to do: nothing loaded"
+
+
+def test_only_what_has_changed_goes_through_the_model(corpus, tmp_path, trace):
+    run(corpus, tmp_path / "store", with_model())
+    trace()
+    tone(corpus.root / "clip08.wav", 99)
+    ledger = run(corpus, tmp_path / "store", with_model())
+    assert trace() == ["batch 1", f"load {_device(tmp_path, ledger)}", "prepare clip08", "steps clip08"]
+
+
+def _device(folder: Path, ledger: pd.DataFrame) -> str:
+    return FeatureStore(folder / "store").open(ledger.attrs["sets"]["global"]).about["computed"]["device"]
+
+
+def test_bad_weights_end_the_run_before_a_clip_is_touched(corpus, tmp_path, trace):
+    with pytest.raises(WeightsError, match="is cut off; fetch it again"):
+        run(corpus, tmp_path / "store", with_model(trouble="load"))
+    with pytest.raises(EncoderError, match="device 'tpu' is not there"):
+        run(corpus, tmp_path / "store", with_model(), device="tpu")
+    assert trace() == [] and not list((tmp_path / "store").rglob("*.safetensors"))
+    # also where all that is stored was done without the model
+    run(corpus, tmp_path / "store")
+    trace()
+    with pytest.raises(WeightsError):
+        run(corpus, tmp_path / "store", with_model(trouble="load"))
+    assert trace() == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "id", "said"),
+    [
+        ("one", "clip14", "encoder 'model' failed with RuntimeError: CUDA error: unspecified"),
+        ("nan", "clip14", "encoder 'model' failed with ValueError: clip 'clip14', stream 'global': 2 of 2 values"),
+        ("prepare", "clip06", "encoder 'model' failed with ValueError: odd sound"),
+    ],
+)
+def test_a_clip_that_a_model_cannot_do_costs_that_clip(corpus, tmp_path, trouble, id, said):
+    ledger = run(corpus, tmp_path / "store", with_model(trouble=trouble)).set_index("id")
+    assert ledger.index[ledger["status"] == "failed"].tolist() == [id]
+    assert ledger["global"][id].startswith(said) and ledger["audio"][id] == ledger["text"][id] == "done"
+
+
+def test_a_model_that_never_works_ends_the_run_and_notes_nothing(corpus, tmp_path):
+    before = set(workers.multiprocessing.active_children())
+    with pytest.raises(ModelError, match="'model' fails on every clip"):
+        run(corpus, tmp_path / "store", with_model(trouble="all"))
+    assert set(workers.multiprocessing.active_children()) <= before
+    assert not list((tmp_path / "store").rglob("*global*/shards/*"))
+
+
+def test_an_interrupted_run_ends_workers_and_model(corpus, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    before = set(workers.multiprocessing.active_children())
+    monkeypatch.setenv("ECMF_TEST_PAUSE", "0.01")
+    monkeypatch.setattr(extraction._Run, "_conclude", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(corpus, tmp_path / "store", with_model())
+    assert set(workers.multiprocessing.active_children()) <= before
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("models")]
+
+
+def test_enrichment_belongs_to_what_is_read(corpus, tmp_path, trace):
+    corpus.clips["enrichment"] = ""
+    run(corpus, tmp_path / "store")
+    trace()
+    corpus.clips.loc[4, "enrichment"] = "she is glad"
+    ledger = run(corpus, tmp_path / "store")
+    assert trace() == ["words clip04"] and ledger["digest"].is_unique
+    clip = list(corpus)[4]
+    assert extraction._text_of(clip, "transcript") == ["clip04 says", ""]
+    assert extraction._text_of(clip, "enrichment") == ["she is glad"]
+
+
+def test_workers_of_classical_encoders_do_not_import_torch():
+    code = "import sys, ecmf_lib.extract, ecmf_lib.encoders; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_imported_features_have_a_ledger_too(tmp_path):
