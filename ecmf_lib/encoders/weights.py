@@ -68,11 +68,13 @@ class WeightsError(EncoderError):
         "missing", "damaged" or "unsafe".
     path : Path or None
         The file that is damaged or unsafe.
+    origin : str
+        Where it lies, as in :class:`Weights`.
     """
 
-    def __init__(self, message: str, state: str = "missing", path: Path | None = None):
+    def __init__(self, message: str, state: str = "missing", path: Path | None = None, origin: str = ""):
         super().__init__(message)
-        self.state, self.path = state, path
+        self.state, self.path, self.origin = state, path, origin
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,13 @@ def find(card: Card, root: Path | str | None) -> Weights:
     """
     own = _own(card, root)
     if own is not None:
-        return _checked(card, own, "your folder")
+        return _checked(card, own, "your folder", root)
     if card.source.startswith("insightface:"):
         pack, _, name = card.source.removeprefix("insightface:").partition("/")
         file = insightface_folder() / pack / name
-        return _checked(card, file, "insightface") if file.is_file() else _missing(card, root)
+        return _checked(card, file, "insightface", root) if file.is_file() else _missing(card, root)
     snapshot = _snapshot(card) if card.source else None
-    return _checked(card, snapshot, "hub") if snapshot else _missing(card, root)
+    return _checked(card, snapshot, "hub", root) if snapshot else _missing(card, root)
 
 
 def insightface_folder() -> Path:
@@ -163,7 +165,7 @@ def _missing(card: Card, root: Path | str | None):
             f"encoder '{card.name}': no {name} in {root or 'any weights folder (none is given)'}, and no hub has it; "
             f"put the file there and name the folder, or take another encoder for stream '{card.stream}'"
         )
-    broken = " (a download was interrupted and will go on)" if _interrupted(card) else ""
+    broken = " (a download broke off)" if _interrupted(card) else ""
     place = insightface_folder() if card.source.startswith("insightface:") else "the hub's cache"
     raise WeightsError(
         f"encoder '{card.name}': no weights on this machine{broken}; expected {card.source} in {place} or "
@@ -181,7 +183,7 @@ def _interrupted(card: Card) -> bool:
     return any(blobs.glob("*.incomplete"))
 
 
-def _checked(card: Card, path: Path, origin: str) -> Weights:
+def _checked(card: Card, path: Path, origin: str, root: Path | str | None) -> Weights:
     try:
         if card.family in ONE_FILE:
             path = _one_file(card, path)
@@ -191,6 +193,8 @@ def _checked(card: Card, path: Path, origin: str) -> Weights:
             files = {file.name: file for file in _folder(card, path)}
         digest = _digest(card, files, origin)
     except Unfit as problem:
+        if origin == "hub" and not problem.path.exists() and not problem.path.is_symlink():
+            _missing(card, root)  # fetched for another encoder that reads fewer files, or broken off between two files
         again = f"'ecmf fetch --encoder {card.name}'" if origin != "your folder" else "copy it again"
         mend = f"get it again: {again}" if problem.safe else "take a checkpoint in safetensors, or convert it to that"
         raise WeightsError(
@@ -198,6 +202,7 @@ def _checked(card: Card, path: Path, origin: str) -> Weights:
             f"or take another encoder for stream '{card.stream}'",
             "damaged" if problem.safe else "unsafe",
             problem.path,
+            origin,
         ) from None
     return Weights(path, digest, origin, path.name if origin == "hub" and path.is_dir() else "")
 
@@ -216,11 +221,9 @@ def _folder(card: Card, folder: Path) -> Iterator[Path]:
     parts = PARTS[card.family]
     if not folder.is_dir():
         raise Unfit(folder, "is no folder; expected one with config.json and weights")
-    if not (folder / "config.json").is_file():
-        raise Unfit(folder, "has no config.json")
-    for group in parts.groups:
+    for group in (("config.json",), *parts.groups):
         if not any((folder / name).is_file() for name in group):
-            raise Unfit(folder, f"has no {' or '.join(group[:2])}")
+            raise Unfit(folder / group[0], "is not there" + "".join(f", nor {name}" for name in group[1:2]))
     wanted = ("config.json", *(name for group in parts.groups for name in group), *parts.extras)
     for name in sorted(set(wanted)):
         if (folder / name).is_file():
@@ -232,7 +235,7 @@ def _folder(card: Card, folder: Path) -> Iterator[Path]:
         raise Unfit(folder / "config.json", f"has no '{kind}': not a checkpoint of this family ({card.family})")
     first = next((folder / name for name in parts.weights if (folder / name).is_file()), None)
     if first is None:
-        raise Unfit(folder, _without(folder), safe=not any(folder.glob("*.p[tk]*")))
+        raise Unfit(folder / parts.weights[0], _instead(folder), safe=not _pickles(folder))
     yield first
     shards = shards_of(first) if first.suffix == ".json" else []
     for file in shards or [first]:
@@ -242,9 +245,13 @@ def _folder(card: Card, folder: Path) -> Iterator[Path]:
     yield from shards
 
 
-def _without(folder: Path) -> str:
-    others = sorted(file.name for file in folder.glob("*") if file.suffix in (".pt", ".pth", ".pkl", ".ckpt", ".h5"))
-    return f"has no model.safetensors, only {', '.join(others[:3])}" if others else "has no model.safetensors"
+def _instead(folder: Path) -> str:
+    pickles = _pickles(folder)
+    return f"is not there, only {', '.join(pickles[:3])}: pickles, which run code" if pickles else "is not there"
+
+
+def _pickles(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("*") if file.suffix in (".pt", ".pth", ".pkl", ".ckpt"))
 
 
 def _refuse_code(file: Path) -> None:
