@@ -7,15 +7,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ecmf_lib.config import PROFILES
-from ecmf_lib.encoders import EncoderError
+from ecmf_lib.encoders import EncoderError, encoders
 from ecmf_lib.encoders.cards import ASR_CARDS, CARDS, Card
 from ecmf_lib.encoders.hub import HubError, HubFile, explain, listing
 from ecmf_lib.encoders.weights import WeightsError, find, insightface_folder, repository
 from ecmf_lib.shards import FileDigests
 
 
-def cards_of(profile: str | None, names: Sequence[str] = ()) -> list[Card]:
-    """The pre-trained encoders of a profile, and those called by name (speech recognisers too).
+def cards_of(profile: str | None, options: Sequence[str] = ()) -> list[Card]:
+    """The pre-trained encoders of a profile, and those asked for by name (speech recognisers too).
+
+    Parameters
+    ----------
+    profile : str or None
+        None: only those asked for.
+    options : sequence of str
+        ``NAME``, or as for the other commands ``STREAM=NAME[:SETTING=VALUE,…]`` in place of the profile's.
 
     Raises
     ------
@@ -24,12 +31,17 @@ def cards_of(profile: str | None, names: Sequence[str] = ()) -> list[Card]:
     """
     if profile is not None and profile not in PROFILES:
         raise EncoderError(f"no profile '{profile}'; choose from {', '.join(PROFILES)}")
-    known = CARDS | ASR_CARDS
-    unknown = [name for name in names if name not in known]
+    chosen, known = dict(PROFILES[profile] if profile else {}), CARDS | ASR_CARDS
+    for option in options:
+        stream, sign, rest = option.partition("=")
+        name = (rest if sign else option).partition(":")[0]
+        if name or not sign:  # "audio=:layers=last4" only changes settings
+            chosen[stream] = name
+    without_weights = set(encoders()["name"]) - set(known)
+    unknown = [name for name in chosen.values() if name not in known and name not in without_weights]
     if unknown:
         raise EncoderError(f"no weights are published for '{unknown[0]}'; choose from {', '.join(sorted(known))}")
-    chosen = [*(PROFILES[profile].values() if profile else ()), *names]
-    return [known[name] for name in dict.fromkeys(chosen) if name in known]
+    return [known[name] for name in dict.fromkeys(chosen.values()) if name in known]
 
 
 def fetch(cards: Sequence[Card], root: Path | str | None = None, *, say: Callable[[str], None] = print) -> list[str]:

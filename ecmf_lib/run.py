@@ -138,6 +138,57 @@ def demo(
         typer.echo(f"demo corpus: {make_demo(folder, n_clips=clips, seed=seed)}")
 
 
+@app.command()
+def doctor(
+    profile: ProfileOption = "light",
+    encoder: EncoderOption = None,
+    weights: WeightsOption = "",
+    asr: Annotated[str, typer.Option(help="speech recogniser that is to be used, e.g. whisper-small")] = "",
+    offline: Annotated[bool, typer.Option("--offline", help="do not ask the hub about what is missing")] = False,
+) -> None:
+    """Say what this machine has, what each encoder of a profile needs, and whether the profile can run now.
+
+    Exit status 0 if it can, 1 if not (the last lines say what to do), 2 for an unknown profile, encoder or setting.
+    """
+    with refusals():
+        from ecmf_lib.doctor import examine
+
+        found = examine(profile, swaps(encoder), weights=weights or None, asr=asr, online=not offline)
+    typer.echo("\n".join(found.lines) + "\n")
+    for problem in found.problems:
+        typer.secho(problem, fg="red")
+    if found.problems:
+        raise typer.Exit(1)
+    typer.echo(f"profile {profile} can run on this machine")
+
+
+@app.command()
+def fetch(
+    profile: Annotated[
+        str | None, typer.Option(help="all encoders of it; default: base, or none with --encoder")
+    ] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="NAME of an encoder or speech recogniser, or STREAM=NAME; may be repeated")
+    ] = None,
+    weights: WeightsOption = "",
+) -> None:
+    """Download the weights of a profile ahead of time, for machines that then work without a network.
+
+    They go to the hub's cache (HF_HOME); what lies in the weights folder is not downloaded. Exit status 1 if something
+    could not be had; what has been downloaded stays.
+    """
+    with refusals():
+        from ecmf_lib.fetch import cards_of
+        from ecmf_lib.fetch import fetch as fetch_weights
+
+        cards = cards_of(profile or (None if encoder else "base"), encoder or ())
+        problems = fetch_weights(cards, weights or None, say=typer.echo)
+    for problem in problems:
+        typer.secho(problem, err=True, fg="red")
+    if problems:
+        raise typer.Exit(1)
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """Turn what the user can mend into one readable message and exit status 2, without a traceback."""
