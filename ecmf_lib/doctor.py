@@ -24,6 +24,9 @@ from ecmf_lib.faces import DetectorError, get_detector
 #: MB that the program itself takes, torch and one worker included; measured, rounded up.
 PROGRAM_MB = 1500
 
+# of the container that this runs in, in bytes: control groups of version 2 and 1
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
 _WIDTH = 100  # columns
 _ROW = "{:<11} {:<22} {:>5} {:>11} {:>9}  {:<17} {}"
 
@@ -104,9 +107,9 @@ def memory_mb() -> int | None:
     limits = []
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for file in _LIMITS:
         try:
-            limits.append(int(Path(file).read_text()))
+            limits.append(int(file.read_text()))
         except (OSError, ValueError):  # not there, or "max"
             continue
     return min(limits) // 10**6 if limits else None
@@ -190,7 +193,8 @@ def _card(stream: str, card: Card, dim: int, state: Status) -> Iterator[str]:
     load = card.download if card.source else "-"
     yield _ROW.format(stream, card.name, dim or "-", load, card.memory, card.choice, state.state)
     yield from _wrapped("", "; ".join(part for part in (card.source, card.licence, card.note) if part))
-    yield from _wrapped("", state.reason)
+    if state.state != "to download":  # of which the last lines speak
+        yield from _wrapped("", state.reason)
 
 
 def _wrapped(head: str, text: str) -> list[str]:
@@ -207,9 +211,15 @@ def _what_is_missing(found: Diagnosis, name: str, cards: Mapping[str, Card], sta
         total = _download_mb(cards, states)
         which = " ".join(f"--encoder {card}" for card in sorted(to_load))
         found.problems.append(f"to download, {total:,} MB: ecmf fetch {which}")
-    for stream, state in states.items():
-        if state.state not in ("present", "to download"):
-            found.problems.append(f"{stream}: {state.state}: {state.reason}")
+    mends = {
+        "unreachable": "check the network, or put the files in the weights folder",
+        "damaged": "get them again",
+        "not published": "put the files in the weights folder, or take another encoder",
+    }
+    for state, mend in mends.items():
+        which = [cards[stream].name for stream, known in states.items() if known.state == state]
+        if which:
+            found.problems.append(f"{state}: {', '.join(which)}; {mend} (the table above says more)")
 
 
 def _download_mb(cards: Mapping[str, Card], states: Mapping[str, Status]) -> int:
@@ -232,7 +242,7 @@ def _room(found: Diagnosis, cards: Mapping[str, Card], states: Mapping[str, Stat
     for what, (place, size) in places.items():
         there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
         free = shutil.disk_usage(there).free // 10**6
-        found.lines.insert(3, f"disk       {free:,} MB free for {what} ({place})")
+        found.lines[3:3] = _wrapped("disk       ", f"{free:,} MB free for {what} ({place})")
         if free < size:
             found.problems.append(
                 f"disk: {size:,} MB are needed in {place}, {free:,} MB are free; free some, or set HF_HOME"

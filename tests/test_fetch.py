@@ -208,6 +208,7 @@ def test_wrong_name(hub):
         (403, "", "unreachable", "on request only"),
         (404, "RevisionNotFound", "not published", "no revision 'main'"),
         (404, "RepoNotFound", "not published", "check the name"),
+        (404, "", "unreachable", "answered 404"),  # whoever answers there, it is no hub
         (503, "", "unreachable", "answered 503"),
         (429, "", "unreachable", "answered 429"),
     ],

@@ -148,13 +148,12 @@ def explain(error: Exception, card: Card) -> HubError:
         return HubError(f"{what} is given out on request only: ask on its page, run 'hf auth login', {other}")
     if isinstance(error, errors.RevisionNotFoundError):
         return HubError(f"{what} has no revision '{card.revision}'; {other}", "not published")
-    if isinstance(error, errors.RepositoryNotFoundError | errors.EntryNotFoundError) or _status(error) in (401, 404):
-        if not isinstance(error, errors.LocalEntryNotFoundError):
-            return HubError(
-                f"{what} is not on {constants.ENDPOINT}, or not for everyone: check the name, "
-                f"run 'hf auth login' if it is private, {other}",
-                "not published",
-            )
+    if isinstance(error, errors.RepositoryNotFoundError | errors.RemoteEntryNotFoundError) or _status(error) == 401:
+        return HubError(
+            f"{what} is not on {constants.ENDPOINT}, or not for everyone: check the name, "
+            f"run 'hf auth login' if it is private, {other}",
+            "not published",
+        )
     answer = f"answered {_status(error)}" if _status(error) else f"cannot be reached ({type(causes[-1]).__name__})"
     return HubError(
         f"{what}: {constants.ENDPOINT} {answer}; check the network (or HF_ENDPOINT and the proxy) and try again, "
