@@ -16,8 +16,13 @@ def test_cards_are_complete():
         assert (card.family in PARTS) != (card.family in ONE_FILE), name
         hub = re.fullmatch(r"[\w.-]+/[\w.-]+(/[\w./-]+\.onnx)?|insightface:\w+/\w+\.onnx", card.source)
         assert hub or (not card.source and card.pattern and not card.download), name
-        assert set(card.settings) <= {"layers", "pooling", "prefix"}, name
+        assert set(card.settings) <= {"layers", "pooling", "prefix", "activation"}, name
     assert all(card.family == "asr-whisper" and card.family in PARTS for card in ASR_CARDS.values())
+
+
+def test_openai_clip_gets_the_activation_that_it_was_trained_with():
+    for card in CARDS.values():
+        assert (card.settings.get("activation") == "quick_gelu") == card.source.endswith("clip_224.openai"), card.name
 
 
 def test_download_is_at_least_what_the_parameters_take_in_half_precision():

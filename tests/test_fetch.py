@@ -150,6 +150,14 @@ def test_downloads_what_is_needed_and_nothing_twice(hub):
     assert len(hub.asked) == 2
 
 
+@pytest.mark.parametrize("revision", ["refs/pr/1", COMMIT])
+def test_pull_requests_and_commits(hub, revision):
+    card = replace(TIMM, revision=revision)
+    publish(hub, card)
+    assert fetch([card]) == []
+    assert find(card, None).commit == COMMIT
+
+
 def test_what_lies_in_the_users_folder_is_not_downloaded(hub, tmp_path):
     folder = tmp_path / "own" / TIMM.name
     folder.mkdir(parents=True)

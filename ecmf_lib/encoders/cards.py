@@ -78,6 +78,7 @@ _BASELINE = "official baseline"
 _APACHE, _NC = "Apache-2.0", "CC BY-NC 4.0"
 _WAVLM_LICENCE = "MIT by torchaudio; the hub names UniSpeech's licence"
 _QUICK_GELU = "trained with QuickGELU, which timm's own configuration of it leaves out"
+_OPENAI = {"activation": "quick_gelu"}
 _CONVERTED = "safetensors from the hub's own conversion, on a pull request of the repository"
 _BIN = "published as pytorch_model.bin only: read with weights_only"
 
@@ -97,8 +98,10 @@ _B32_SIZE = "size worked out from its 94.6 M parameters"
 _ALL = (
     # Card(name, stream, family, source, width, million parameters, MB to download, licence, choice, uses, …)
     # ------------------------------------------------------------------------------------ whole frames
-    Card("clip-b32", "global", "timm", _CLIP_B32, 768, 87.8, 605, _APACHE, "ours", "frames", note=_QUICK_GELU),
-    Card("clip-l14", "global", "timm", _CLIP_L14, 1024, 304, 1711, _APACHE, "ours", "frames", note=_L14_SIZE),
+    Card("clip-b32", "global", "timm", _CLIP_B32, 768, 87.8, 605, _APACHE, "ours", "frames", _OPENAI,
+         note=_QUICK_GELU),
+    Card("clip-l14", "global", "timm", _CLIP_L14, 1024, 304, 1711, _APACHE, "ours", "frames", _OPENAI,
+         note=_L14_SIZE),
     Card("siglip2-b32", "global", "timm", _SIGLIP_B32, 768, 94.6, 378, _APACHE, "ours", "frames", note=_B32_SIZE),
     Card("siglip2-so400m", "global", "timm", _SIGLIP_SO, 1152, 427.7, 1711, _APACHE, "ours", "frames"),
     Card("dinov2-small", "global", "timm", _DINO2.format("small"), 384, 22.1, 88, _APACHE, "ours", "frames"),
@@ -110,8 +113,10 @@ _ALL = (
     Card("videomae-base", "global", "hf-video", _VIDEO.format("base"), 768, 86.2, 346, _NC, "ours", "frames"),
     Card("videomae-large", "global", "hf-video", _VIDEO.format("large"), 1024, 303.9, 1220, _NC, "ours", "frames"),
     # ------------------------------------------------------------------------------------ faces
-    Card("clip-b32-face", "face", "timm", _CLIP_B32, 768, 87.8, 605, _APACHE, _BASELINE, "faces", note=_QUICK_GELU),
-    Card("clip-l14-face", "face", "timm", _CLIP_L14, 1024, 304, 1711, _APACHE, _BASELINE, "faces", note=_L14_SIZE),
+    Card("clip-b32-face", "face", "timm", _CLIP_B32, 768, 87.8, 605, _APACHE, _BASELINE, "faces", _OPENAI,
+         note=_QUICK_GELU),
+    Card("clip-l14-face", "face", "timm", _CLIP_L14, 1024, 304, 1711, _APACHE, _BASELINE, "faces", _OPENAI,
+         note=_L14_SIZE),
     Card("siglip2-b32-face", "face", "timm", _SIGLIP_B32, 768, 94.6, 378, _APACHE, "ours", "faces", note=_B32_SIZE),
     Card("affect-vit", "face", "hf-image", "mo-thecreator/vit-Facial-Expression-Recognition", 768, 85.8, 343,
          _APACHE, "ours", "faces",
