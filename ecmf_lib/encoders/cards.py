@@ -127,7 +127,7 @@ _ALL = (
          pattern="fer2013*XCEPTION*.onnx",
          note="oarriaga/face_classification, 64×64 grey, FER-2013, converted to ONNX; only from your own folder"),
     Card("arcface-r50", "face", "insightface", "insightface:buffalo_l/w600k_r50.onnx", 512, 43.6, 289,
-         "non-commercial research only", "ours", "faces", note="who it is, not what they feel; in a pack of five models",
+         "non-commercial research only", "ours", "faces", note="who it is, not what they feel; one of a pack of five",
          sha256="4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43"),
     # ------------------------------------------------------------------------------------ audio
     # the sum of the last four layers is the official baseline's way with HuBERT
