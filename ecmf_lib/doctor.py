@@ -89,7 +89,7 @@ def examine(
             zip(cards, pool.map(lambda card: status(card, weights, online=online), cards.values()), strict=True)
         )
     found.lines += ["", f"profile {name}: all its encoders are our choice, the paper names none"]
-    found.lines.append(_ROW.format("stream", "encoder", "dim", "MB to load", "MB in RAM", "used by", "weights"))
+    found.lines.append(_ROW.format("stream", "encoder", "dim", "MB to load", "MB in RAM", "choice", "weights"))
     for stream, encoder in chosen.items():
         found.lines += _encoder(stream, encoder, states.get(stream))
     if asr:
