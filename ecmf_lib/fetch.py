@@ -61,6 +61,8 @@ def fetch(cards: Sequence[Card], root: Path | str | None = None, *, say: Callabl
         One sentence for each encoder that could not be had; empty if all is well. What has been downloaded stays.
     """
     problems = []
+    if not cards:
+        say("nothing to download: these encoders need no weights")
     for card in cards:
         try:
             _fetch(card, root, say)

@@ -74,6 +74,10 @@ def test_weights_in_the_users_folder(tmp_path):
     folder = lay_down(tmp_path / "weights", CARDS[AUDIO])
     found = doctor.examine("light", AS_AUDIO, weights=folder)
     assert row(found, AUDIO).endswith("present") and found.problems == []
+    assert "RANDOM" not in "\n".join(found.lines)
+    (folder / AUDIO / "config.json").write_text('{"model_type": "hubert", "ecmf_stand_in": true}')
+    found = doctor.examine("light", AS_AUDIO, weights=folder)
+    assert "RANDOM weights" in "\n".join(found.lines) and found.problems == []
     (folder / AUDIO / "model.safetensors").write_bytes(b"short")
     found = doctor.examine("light", AS_AUDIO, weights=folder)
     assert row(found, AUDIO).endswith("damaged")

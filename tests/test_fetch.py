@@ -373,6 +373,8 @@ def test_model_pack_that_breaks_off_or_is_another(zoo):
 def test_cards_by_profile_and_name():
     assert [card.name for card in cards_of("base", ["whisper-small"])][-1] == "whisper-small"
     assert cards_of("light") == []
+    said = []
+    assert fetch([], say=said.append) == [] and "nothing to download" in said[0]
     assert cards_of(None, ["whisper-small"]) == [ASR_CARDS["whisper-small"]]
     swapped = [
         card.name for card in cards_of("base", ["audio=wavlm-large:layers=last4", "text=char-ngram", "face=:a=1"])

@@ -62,7 +62,8 @@ def status(card: Card, root, *, online: bool = True, timeout: float = 3.0) -> St
     """
     try:
         found = find(card, root)
-        return Status("present", f"{found.origin}: {found.path}")
+        random = "RANDOM weights, a stand-in: its features mean nothing; " if found.stand_in else ""
+        return Status("present", f"{random}{found.origin}: {found.path}")
     except WeightsError as error:
         if error.state != "missing":
             return Status("damaged", str(error))

@@ -98,6 +98,13 @@ class Weights:
     origin: str
     commit: str = ""
 
+    @property
+    def stand_in(self) -> bool:
+        """Whether these are random weights of :mod:`ecmf_lib.encoders.stand_ins`, whose features mean nothing."""
+        if self.path.is_dir():
+            return bool(read_json(self.path / "config.json").get("ecmf_stand_in"))
+        return b"ecmf_stand_in" in self.path.read_bytes()[-4096:]  # metadata of an ONNX file comes last
+
 
 def find(card: Card, root: Path | str | None) -> Weights:
     """The checkpoint of a card: the user's own in `root`, else what has been downloaded.
