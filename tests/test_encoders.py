@@ -25,7 +25,8 @@ from ecmf_lib.encoders import audio as audio_module
 from ecmf_lib.encoders.audio import pitch
 from ecmf_lib.encoders.vision import hog, lbp
 
-NAMES = ["char-ngram", "egemaps", "egemaps-lld", "hog-colour-motion", "hog-lbp-face", "hog-lbp-face-frames"]
+NAMES = ["char-ngram", "egemaps", "egemaps-lld", "face-measures", "hog-colour-motion", "hog-lbp-face"]
+NAMES += ["hog-lbp-face-frames", "speech-timing"]
 
 
 def voice(hz=160.0, seconds=1.0, gain=0.2, sr=SAMPLE_RATE):

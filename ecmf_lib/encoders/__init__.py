@@ -16,6 +16,8 @@ from ecmf_lib.config import ENRICHMENT, PROFILES, STREAMS
 from ecmf_lib.encoders.audio import Egemaps, EgemapsLLD
 from ecmf_lib.encoders.base import ClipInputs, Encoder, EncoderError, MissingStream
 from ecmf_lib.encoders.cards import CARDS
+from ecmf_lib.encoders.face_measures import FaceMeasures
+from ecmf_lib.encoders.speech_timing import SpeechTiming
 from ecmf_lib.encoders.text import CharNgram
 from ecmf_lib.encoders.vision import HogColourMotion, HogLbpFace, HogLbpFaceFrames
 
@@ -152,5 +154,7 @@ def profile(
     return made
 
 
-for _class in (HogColourMotion, HogLbpFace, HogLbpFaceFrames, Egemaps, EgemapsLLD, CharNgram):
+for _class in (
+    HogColourMotion, HogLbpFace, HogLbpFaceFrames, FaceMeasures, Egemaps, EgemapsLLD, SpeechTiming, CharNgram,
+):  # fmt: skip
     register(_class.name, _class)
