@@ -110,12 +110,13 @@ def write_whisper(card: Card, folder: Path, size: str, seed: int) -> None:
         eos_token_id=end,
         pad_token_id=end,
         begin_suppress_tokens=None,
+        init_std=0.3 if size == "tiny" else 0.02,  # so large that what is heard makes a difference
         ecmf_stand_in=True,
     )
-    _write_model("WhisperForConditionalGeneration", config, folder, seed)
+    letters = {tokenizer.convert_tokens_to_ids(letter) for letter in "abcdefghijklmnopqrstuvwxyz"}
+    _write_model("WhisperForConditionalGeneration", config, folder, seed, words=letters)
     tokenizer.save_pretrained(folder)
     transformers.WhisperFeatureExtractor(feature_size=mels).save_pretrained(folder)
-    letters = {tokenizer.convert_tokens_to_ids(letter) for letter in "abcdefghijklmnopqrstuvwxyz"}
     transformers.GenerationConfig(
         max_length=config.max_target_positions,
         decoder_start_token_id=start,
@@ -141,13 +142,17 @@ _WHISPER_TOKENS = (
 )
 
 
-def _write_model(kind: str, config, folder: Path, seed: int) -> None:
+def _write_model(kind: str, config, folder: Path, seed: int, words: set[int] | None = None) -> None:
+    """Save a model with random weights; of the tokens that it can generate, `words` are the likely ones."""
     import torch
     import transformers
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = getattr(transformers, kind)(config)
+    if words:
+        others = [number for number in range(config.vocab_size) if number not in words]
+        model.get_output_embeddings().weight.data[others] *= 0.05
     model.save_pretrained(folder)
 
 
