@@ -18,7 +18,7 @@ EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 #: The four streams of ECMF, in the order in which tables and plots show them.
 STREAMS = ("global", "face", "audio", "text")
 
-#: A fifth stream for those who ask for it: what a language model wrote about the words, apart from the words themselves.
+#: A fifth stream for those who ask for it: what a language model wrote about the words, apart from the words.
 ENRICHMENT = "enrichment"
 
 #: Profile → the encoder of each stream; ``ecmf doctor`` says what each needs. All of it is our choice: the paper names

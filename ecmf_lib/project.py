@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from pandas.io.formats.style import Styler
 
 from ecmf_lib import __version__
 from ecmf_lib.adapters import open_corpus
-from ecmf_lib.config import REPO, Settings, cache_dir, resolve
+from ecmf_lib.config import REPO, Settings, SettingsError, cache_dir, resolve
 from ecmf_lib.corpus import Corpus
 from ecmf_lib.encoders import Encoder, profile
+from ecmf_lib.encoders.cards import ASR_CARDS
 from ecmf_lib.extract import extract, imported_ledger
 from ecmf_lib.faces import INSIGHTFACE_PACKS, Detector, get_detector
 from ecmf_lib.interchange import import_npz
@@ -142,12 +144,16 @@ def open_project(settings: Settings, *, progress: bool = True) -> Project:
     CorpusError, DetectorError, EncoderError, StoreError
         Each names the file, what was expected and the mend. A single bad clip raises nothing: it is in the ledger.
     """
+    encoders = chosen_encoders(settings)
+    if settings.corpus == "demo":
+        check_weights(encoders)  # first: making the demo corpus takes a minute
     corpus = thinned(open_corpus(settings.corpus, base=REPO), settings.max_clips)
     store = FeatureStore(store_folder(corpus))
     if corpus.features:
         sets, ledger = _import(corpus, store)
         return Project(settings, corpus, {}, None, sets, ledger)
-    encoders = chosen_encoders(settings)
+    if settings.asr:
+        corpus = _transcribed(corpus, settings, store.root / "transcripts", progress)
     weights = settings.weights if settings.weights in INSIGHTFACE_PACKS else resolve(settings.weights or ".")
     detector = get_detector(settings.detector, weights if settings.weights else None)
     ledger = extract(
@@ -164,6 +170,26 @@ def open_project(settings: Settings, *, progress: bool = True) -> Project:
     return Project(settings, corpus, encoders, detector, sets, ledger)
 
 
+def _transcribed(corpus: Corpus, settings: Settings, cache: Path, progress: bool) -> Corpus:
+    """The corpus with what the speech recogniser heard where there was no transcript; readers of scores are told."""
+    from ecmf_lib.asr import transcribe
+
+    if settings.asr not in ASR_CARDS:
+        raise SettingsError(f"asr = '{settings.asr}': no such speech recogniser; choose from {', '.join(ASR_CARDS)}")
+    corpus = transcribe(
+        corpus,
+        ASR_CARDS[settings.asr],
+        cache,
+        root=_weights_folder(settings),
+        device=settings.device,
+        workers=settings.workers,
+        progress=progress,
+    )
+    heard = (corpus.clips["transcript_source"] == f"asr:{settings.asr}").sum()
+    note = f"{heard} of {len(corpus)} transcripts were written by the speech recogniser {settings.asr}"
+    return replace(corpus, notes=(*corpus.notes, note))
+
+
 def described(found: FeatureSet) -> str:
     """An encoder in words; weights that were never trained are called that."""
     return found.encoder + (" (random weights)" if found.about.get("stand_in") else "")
@@ -171,8 +197,18 @@ def described(found: FeatureSet) -> str:
 
 def chosen_encoders(settings: Settings) -> dict[str, Encoder]:
     """Stream → encoder: the profile's, with the swaps and the weights folder that the settings name."""
+    return profile(settings.profile, settings.encoders, weights=_weights_folder(settings))
+
+
+def check_weights(encoders: Mapping[str, Encoder]) -> None:
+    """Find the weights of every encoder; raises WeightsError for the first that cannot be used."""
+    for encoder in encoders.values():
+        _ = encoder.fingerprint  # made of the weights
+
+
+def _weights_folder(settings: Settings) -> Path | None:
     own = settings.weights and settings.weights not in INSIGHTFACE_PACKS
-    return profile(settings.profile, settings.encoders, weights=resolve(settings.weights) if own else None)
+    return resolve(settings.weights) if own else None
 
 
 def thinned(corpus: Corpus, max_clips: int) -> Corpus:

@@ -52,7 +52,7 @@ def report(
         from ecmf_lib.report import parameters_of, run_notebooks
 
         spec = _relative_spec(corpus)
-        name = open_corpus(spec, base=REPO).name
+        name = "demo" if spec == "demo" else open_corpus(spec, base=REPO).name  # demo is made later, if need be
         if name == "demo" and spec != "demo" and output is None:
             raise SettingsError(
                 f"{corpus} is called 'demo' too: give --output, so that reports/demo is not overwritten"
