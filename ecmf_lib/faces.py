@@ -37,7 +37,7 @@ INSIGHTFACE_PACKS = ("buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc", "antel
 
 _PATTERNS = {"yunet": ("yunet*.onnx", "face_detection_yunet*.onnx"), "insightface": ("scrfd*.onnx", "det_*.onnx")}
 
-_METHOD = 1  # part of every fingerprint; raise it when following or aligning changes, so that old features are redone
+_METHOD = 2  # part of every fingerprint; raise it when following or aligning changes, so that old features are redone
 
 
 class DetectorError(ValueError):
@@ -64,7 +64,11 @@ class Face:
 
 
 class Detector(Protocol):
-    """What a face detector has to offer."""
+    """What a face detector has to offer.
+
+    A slow one may also have ``follow(frame, faces)``: where these faces, known from the frame before, are now. It gives
+    a Face for each of them (one for several that have met), or None if any is not found again.
+    """
 
     name: str
     licence: str
@@ -150,6 +154,9 @@ class _LBP:
         "step_ratio": 1.5,
         "smallest": 24,  # px in the searched image, the size of the cascade's window
         "answers": 3,  # fewer around one place are no face
+        # a known face: px of its side in the searched image, margin around it, most change of its size; smaller steps
+        # give twice as many answers, so that it wavers less
+        "follow": {"side": 48, "around": 0.5, "change": 1.3, "step_ratio": 1.0, "answers": 5},
     }
 
     def __init__(self):
@@ -165,22 +172,70 @@ class _LBP:
         padded, offset = _pad(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), self.settings["border"])
         for long_side in self.settings["long_sides"]:
             grey, scale = _shrink(padded, long_side)
-            groups = [(box, count) for box, count in _group(self._answers(grey)) if count >= self.settings["answers"]]
-            if groups or scale == 1:
+            groups = _group(self._answers(grey, step := self.settings["step_ratio"]))
+            faces = [
+                Face(box / scale - offset, self._score(count, step))
+                for box, count in groups
+                if count >= self.settings["answers"]
+            ]
+            if faces or scale == 1:
                 break
-        return [Face(box / scale - offset, count / (count + 5)) for box, count in groups]
+        return faces
 
-    def _answers(self, grey: np.ndarray) -> np.ndarray:
-        """All single answers of the cascade, boxes float32 [m, 4]."""
-        smallest = self.settings["smallest"]
+    def follow(self, frame: np.ndarray, faces: Sequence[Face]) -> list[Face] | None:
+        """The same faces in the next frame: looked for around their places, at about their sizes.
+
+        Returns
+        -------
+        list of Face or None
+            None if one of them is not there: the picture has changed, and all of it has to be searched.
+        """
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        found: list[Face] = []
+        for face in faces:
+            now = self._find_near(grey, face.box)
+            if now is None:
+                return None
+            if not found or _overlap(now.box[None], np.stack([other.box for other in found])).max() < 0.4:
+                found.append(now)
+        return found
+
+    def _find_near(self, grey: np.ndarray, box: np.ndarray) -> Face | None:
+        """The face around one place, the one that overlaps most with what was there."""
+        how, side = self.settings["follow"], _side(box)
+        corner = np.floor(box[:2] - how["around"] * side).astype(int)
+        extent = np.ceil(box[2:] + how["around"] * side).astype(int) - corner
+        part = _part(grey, corner, extent)
+        scale = min(1.0, how["side"] / side)
+        part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else part
+        sizes = side * scale / how["change"], side * scale * how["change"]
+        groups = _group(self._answers(part, how["step_ratio"], *sizes))
+        there = [
+            Face((box / scale + np.tile(corner, 2)).astype(np.float32), self._score(count, how["step_ratio"]))
+            for box, count in groups
+            if count >= how["answers"]
+        ]
+        if not there:
+            return None
+        overlap = _overlap(box[None], np.stack([face.box for face in there]))[0]
+        return there[overlap.argmax()] if overlap.max() > 0.2 else None
+
+    def _score(self, count: int, step_ratio: float) -> float:
+        """From the number of answers around one place, as if steps had the size they have in a full search."""
+        return count / (count + 5 * (self.settings["step_ratio"] / step_ratio) ** 2)
+
+    def _answers(self, grey: np.ndarray, step_ratio: float, smallest: float = 0, largest: float = np.inf) -> np.ndarray:
+        """All single answers of the cascade, boxes float32 [m, 4], with sides of `smallest` to `largest` px."""
+        smallest = max(round(smallest), self.settings["smallest"])
+        largest = round(min(largest, *grey.shape))
         if min(grey.shape) <= smallest:
             return np.zeros((0, 4), np.float32)
         answers = self._cascade.detect_multi_scale(
             grey,
             scale_factor=self.settings["scale_factor"],
-            step_ratio=self.settings["step_ratio"],
+            step_ratio=step_ratio,
             min_size=(smallest, smallest),
-            max_size=(min(grey.shape),) * 2,
+            max_size=(largest, largest),
             min_neighbor_number=1,
             intersection_score_threshold=2.0,  # an overlap is at most 1: nothing is grouped there
         )
@@ -352,7 +407,7 @@ def track_faces(frames: np.ndarray, detector: Detector, *, size: int = 112) -> F
     :data:`ARCFACE_TEMPLATE`; without, a padded square around the box that puts them at about the same place.
     """
     n = len(frames)
-    chosen = _main_face([find_faces(frame, detector) for frame in frames], frames.shape[1:3])
+    chosen = _main_face(_faces_of_frames(frames, detector), frames.shape[1:3])
     crops = np.zeros((n, size, size, 3), np.uint8)
     boxes, landmarks = np.full((n, 4), np.nan, np.float32), np.full((n, 5, 2), np.nan, np.float32)
     found = np.array([face is not None for face in chosen], bool)
@@ -366,6 +421,25 @@ def track_faces(frames: np.ndarray, detector: Detector, *, size: int = 112) -> F
     for index in np.flatnonzero(~found) if len(seen) else ():
         crops[index] = crops[seen[np.abs(seen - index).argmin()]]
     return FaceTrack(crops, found, boxes, landmarks, float(found.mean()) if n else 0.0)
+
+
+_LOOK_AROUND = 6  # the whole picture is searched in the first frame, the last, and at least every so many
+
+
+def _faces_of_frames(frames: np.ndarray, detector: Detector) -> list[list[Face]]:
+    """Faces of each frame; where the detector can follow those of the frame before, the rest is looked at now and then.
+
+    Searching a whole frame at all sizes costs ten times as much as looking where the face was. A cut and a face that
+    leaves show at once, because a known face is not found again; one that joins shows a few sampled frames later, or
+    in the last.
+    """
+    found: list[list[Face]] = []
+    for index, frame in enumerate(frames):
+        followed = None
+        if index % _LOOK_AROUND and index + 1 < len(frames) and found[-1] and hasattr(detector, "follow"):
+            followed = detector.follow(frame, found[-1])
+        found.append(find_faces(frame, detector) if followed is None else followed)
+    return found
 
 
 def find_faces(frame: np.ndarray, detector: Detector) -> list[Face]:
@@ -391,6 +465,15 @@ def _pad(frame: np.ndarray, share: float) -> tuple[np.ndarray, int]:
     """Frame with a border of `share` of its short side, and that border in pixels; edge pixels are repeated."""
     border = round(share * min(frame.shape[:2]))
     return cv2.copyMakeBorder(frame, border, border, border, border, cv2.BORDER_REPLICATE), border
+
+
+def _part(image: np.ndarray, corner: np.ndarray, extent: np.ndarray) -> np.ndarray:
+    """Rectangle of `extent` (width, height) from `corner` (x, y); edge pixels are repeated beyond the image."""
+    columns, rows = (
+        np.clip(np.arange(start, start + length), 0, size - 1)
+        for start, length, size in zip(corner, extent, image.shape[1::-1], strict=True)
+    )
+    return image[rows[:, None], columns]
 
 
 def _shrink(image: np.ndarray, long_side: int) -> tuple[np.ndarray, float]:

@@ -137,6 +137,64 @@ def test_no_second_look_where_the_first_found_a_face():
     assert detector.sizes == [(HEIGHT, WIDTH)]
 
 
+class Following(Scripted):
+    """A detector that can follow: it finds a face again if the script has one nearly at its place."""
+
+    def __init__(self, script):
+        super().__init__(script)
+        self.followed = []
+
+    def follow(self, frame, known):
+        index = int(frame[0, 0, 0])
+        self.followed.append(index)
+        again = []
+        for seen in known:
+            near = [new for new in self.script[index] if faces._overlap(new.box[None], seen.box[None])[0, 0] > 0.2]
+            if not near:
+                return None
+            again.append(near[0])
+        return again
+
+
+def search(script):
+    """The track, and the frames that were searched as a whole."""
+    detector = Following(script)
+    whole, detect = [], detector.detect
+    detector.detect = lambda frame: whole.append(int(frame[0, 0, 0])) or detect(frame)
+    return track_faces(numbered_frames(len(script)), detector), sorted(set(whole))
+
+
+def test_a_known_face_is_followed_and_the_whole_frame_searched_now_and_then():
+    track, whole = search([[face(100 + 6 * t, 120, 90)] for t in range(20)])
+    np.testing.assert_allclose(centres(track), 100 + 6 * np.arange(20))
+    assert whole == [0, 6, 12, 18, 19]
+
+
+def test_a_cut_to_another_place_is_seen_at_once():
+    track, whole = search([[face(90, 120, 90)]] * 4 + [[face(250, 60, 80)]] * 6)
+    np.testing.assert_allclose(centres(track), [90] * 4 + [250] * 6)
+    assert 4 in whole
+
+
+def test_a_face_that_leaves_is_looked_for_in_the_whole_frame():
+    track, whole = search([[face(160, 120, 90)]] * 3 + [[]] * 5 + [[face(200, 120, 90)]] * 3)
+    assert track.found.tolist() == [True] * 3 + [False] * 5 + [True] * 3
+    assert {3, 4, 5, 6, 7, 8} <= set(whole), "nothing is known that could be followed"
+
+
+def test_a_second_larger_face_is_found_when_it_stays():
+    script = [[face(60, 120, 50)]] * 3 + [[face(60, 120, 50), face(200, 120, 110)]] * 21
+    track, _ = search(script)
+    assert centres(track)[6:].tolist() == [200] * 18, "seen by the next look at the whole frame"
+    assert track.found.all()
+
+
+def test_of_two_known_faces_both_are_followed():
+    track, whole = search([[face(90, 120, 80), face(230, 120, 85)]] * 5 + [[face(90, 120, 80)]] * 6)
+    assert 5 in whole, "one of them has gone: that may be a cut"
+    assert track.found.all() and len(set(centres(track)[5:])) == 1
+
+
 # ------------------------------------------------------------------------------------------------ aligning
 
 
@@ -216,6 +274,55 @@ def test_lbp_finds_a_face_that_fills_the_frame():
     track = track_faces(np.stack([close] * 2), get_detector("lbp"))
     assert track.share == 1
     np.testing.assert_array_equal(track.crops[0], track.crops[1])
+
+
+def scene(*places: tuple[int, int, int]) -> np.ndarray:
+    """A frame with the astronaut's face at these places: x and y of its middle, side of the box."""
+    picture, frame = skimage.data.astronaut(), np.full((360, 640, 3), 96, np.uint8)
+    for x, y, side in places:
+        scale = side / 110
+        small = cv2.resize(picture[20:220, 126:326], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        top, left = y - small.shape[0] // 2, x - small.shape[1] // 2
+        frame[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return frame
+
+
+def test_lbp_follows_as_well_as_it_searches():
+    detector = get_detector("lbp")
+    frames = np.stack([scene((150 + 6 * t, 160 + 3 * t, 120 + 2 * t), (480, 180, 140)) for t in range(6)])
+    known = detector.detect(frames[0])
+    assert len(known) == 2
+    for frame in frames[1:]:
+        known, whole = detector.follow(frame, known), detector.detect(frame)
+        assert len(known) == len(whole) == 2
+        overlap = faces._overlap(*(np.stack([each.box for each in found]) for found in (known, whole)))
+        assert (overlap.max(axis=1) > 0.75).all()
+        assert all(each.box.dtype == np.float32 and 0 < each.score < 1 for each in known)
+
+
+def test_lbp_says_when_a_known_face_is_not_there_any_more():
+    detector = get_detector("lbp")
+    known = detector.detect(scene((150, 150, 120), (480, 180, 140)))
+    assert detector.follow(scene((480, 180, 140)), known) is None
+    assert detector.follow(scene((150, 150, 60), (480, 180, 140)), known) is None, "another size: another picture"
+    at_the_edge = [face(640, 10, 90)]
+    assert detector.follow(scene((150, 150, 120)), at_the_edge) is None
+
+
+def test_lbp_follows_two_that_meet_as_one():
+    detector = get_detector("lbp")
+    (known,) = detector.detect(scene((300, 180, 140)))
+    beside = Face(known.box + 6, 0.5)
+    assert len(detector.follow(scene((300, 180, 140)), [known, beside])) == 1
+
+
+def test_lbp_track_over_a_cut_with_two_people():
+    frames = [scene((150 + 4 * t, 170, 150), (500, 190, 110)) for t in range(5)] + [scene((430, 180, 160))] * 5
+    track = track_faces(np.stack(frames), get_detector("lbp"))
+    assert track.share == 1
+    assert (
+        np.abs(centres(track)[:5] - (150 + 4 * np.arange(5))).max() < 20 and np.abs(centres(track)[5:] - 430).max() < 20
+    )
 
 
 def test_lbp_finds_none_where_there_is_none(rng):
