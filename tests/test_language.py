@@ -102,6 +102,16 @@ def test_batching_changes_nothing(name, layers, root):
         assert close(encoder.encode(clip(text)), steps)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_runs_and_stays_close(name, root, monkeypatch):
+    full, half = (get_encoder(name, weights=root) for _ in range(2))
+    monkeypatch.setattr(half, "_dtype", lambda device: torch.float16)  # as on a GPU
+    for text, features in zip(TEXTS, half.run([half.prepare(clip(text)) for text in TEXTS]), strict=True):
+        expected = full.encode(clip(text))
+        assert features.dtype == np.float32 and close(features, expected, 0.02 * np.abs(expected).max())
+        assert not np.array_equal(features, expected)
+
+
 def long_text(words=60):
     return " ".join(f"word{number}" for number in range(words))
 

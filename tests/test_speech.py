@@ -139,6 +139,33 @@ def test_batching_changes_nothing(name, layers, root):
         assert close(encoder.encode(one), steps)
 
 
+@pytest.mark.parametrize("name", [*NAMES, WHISPER])
+def test_half_precision_runs_and_stays_close(name, root, monkeypatch):
+    clips = [clip(sound(2.0)), clip(sound(1.0, 1))]
+    full, half = (get_encoder(name, weights=root) for _ in range(2))
+    monkeypatch.setattr(half, "_dtype", lambda device: torch.float16)  # as on a GPU
+    for one, features in zip(clips, half.run([half.prepare(one) for one in clips]), strict=True):
+        expected = full.encode(one)
+        assert features.dtype == np.float32 and close(features, expected, 0.02 * np.abs(expected).max())
+        assert not np.array_equal(features, expected)
+
+
+def test_a_batch_norm_before_the_positions_sees_no_padding(tmp_path):
+    """The form of a few HuBERTs, such as mhubert-base-25hz."""
+    from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
+
+    folder = tmp_path / "hubert-base-zh"
+    small = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "conv_dim": (16,) * 7}
+    model = HubertModel(HubertConfig(**small, num_hidden_layers=4, conv_pos_batch_norm=True))
+    torch.nn.init.ones_(model.encoder.pos_conv_embed.batch_norm.bias)
+    model.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    encoder = get_encoder("hubert-base-zh", weights=tmp_path, layers="last", pooling="none")
+    clips = [clip(sound(2.0)), clip(sound(1.0))]
+    for one, steps in zip(clips, encoder.run([encoder.prepare(one) for one in clips]), strict=True):
+        assert close(by_hand(folder, one.audio)[0].numpy(), steps)
+
+
 def test_a_clip_of_any_length_has_the_steps_of_the_model(root):
     encoder = get_encoder("hubert-base-zh", weights=root, pooling="none", chunk=3, overlap=1)
     encoder.ready("cpu")

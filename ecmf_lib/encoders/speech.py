@@ -152,6 +152,8 @@ class Speech(_SpeechEncoder):
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
+        if self._config.get("conv_pos_batch_norm") and len(items) > 1:  # it would shift what padding is
+            return [steps for item in items for steps in self._forward([item])]
         model = self._model
         fronts = [self._convolved(item) for item in items]
         lengths = torch.tensor([len(front) for front in fronts], device=self._device)

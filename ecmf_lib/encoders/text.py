@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ecmf_lib.config import ENRICHMENT
 from ecmf_lib.encoders.base import ClipInputs, Encoder, EncoderError, MissingStream
 
 
@@ -17,7 +18,7 @@ def normalise(text: str) -> str:
 
 
 #: What a text encoder may read → the stream that it then is.
-READS = {"transcript": "text", "enrichment": "enrichment"}
+READS = {"transcript": "text", "enrichment": ENRICHMENT}
 
 
 def text_of(clip: ClipInputs, reads: str) -> str:
