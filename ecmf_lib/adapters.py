@@ -1,7 +1,8 @@
 """Adapters: a dataset's own files → :class:`ecmf_lib.corpus.Corpus`.
 
-``demo`` (generated), ``ravdess`` (names as published), ``mer2025`` (the official distribution), ``table`` (any
-csv or parquet with a column mapping) and ``features`` (npz tables of ready-made features, no clips).
+``demo`` (generated), ``ravdess`` (names as published), ``mer2025`` (the official distribution), ``meld`` (dialogues,
+text only; in :mod:`ecmf_lib.adapter_meld`), ``table`` (any csv or parquet with a column mapping) and ``features`` (npz
+tables of ready-made features, no clips).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from ecmf_lib.adapter_meld import open_meld
 from ecmf_lib.config import EMOTIONS, cache_dir
 from ecmf_lib.corpus import (
     ANNOTATOR,
@@ -123,6 +125,8 @@ def _kind(path: Path) -> str:
         return "table"
     if "track1_train_disdim.csv" in names:
         return "mer2025"
+    if any(name.endswith("_sent_emo.csv") for name in names) and path.is_dir():
+        return "meld"
     if parts := names & {"track_all_candidates.csv", "subtitle_chieng.csv"}:
         raise CorpusError(
             f"{path}: {' and '.join(sorted(parts))} belong to MER2025, but track1_train_disdim.csv is missing; "
@@ -135,7 +139,8 @@ def _kind(path: Path) -> str:
         return "features"
     raise CorpusError(
         f"{path}: no adapter knows this content. Expected one of: manifest.csv or corpus.toml (table), "
-        "track1_train_disdim.csv (mer2025), files named like 03-01-05-01-02-01-12.mp4 (ravdess), *.npz (features)"
+        "track1_train_disdim.csv (mer2025), *_sent_emo.csv (meld), "
+        "files named like 03-01-05-01-02-01-12.mp4 (ravdess), *.npz (features)"
     )
 
 
@@ -522,4 +527,5 @@ ADAPTERS = {
     "mer2025": open_mer2025,
     "table": open_table,
     "features": open_features,
+    "meld": open_meld,
 }

@@ -2,10 +2,11 @@
 
 Columns: ``id, video, audio, transcript, language, label, split, speaker`` and any number of ``annotator_*``.
 ``video`` and ``audio`` are paths relative to the corpus folder, with ``/``; an empty ``audio`` means that the sound is
-inside the video. ``speaker`` is the group that folds hold apart. Three more columns are kept where they are there:
-``take`` (several files of one performance), ``enrichment`` (what a language model wrote about the words) and
-``transcript_source`` (who wrote the transcript down, see :mod:`ecmf_lib.asr`). What reads a dataset's own files into
-this form is in :mod:`ecmf_lib.adapters`.
+inside the video. ``speaker`` is the group that folds hold apart. More columns are kept where they are there:
+``take`` (several files of one performance), ``dialogue`` and ``turn`` (which conversation, and the number of the
+utterance in it), ``enrichment`` (what a language model wrote about the words) and ``transcript_source`` (who wrote the
+transcript down, see :mod:`ecmf_lib.asr`). What reads a dataset's own files into this form is in
+:mod:`ecmf_lib.adapters`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 COLUMNS = ("id", "video", "audio", "transcript", "language", "label", "split", "speaker")
-OPTIONAL = ("take", "enrichment", "transcript_source")
+OPTIONAL = ("take", "dialogue", "turn", "enrichment", "transcript_source")
 SPLITS = ("labelled", "unlabelled", "test")
 ANNOTATOR = re.compile(r"annotator_\w+")
 
