@@ -189,6 +189,26 @@ def fetch(
         raise typer.Exit(1)
 
 
+@app.command("stand-ins")
+def stand_ins(
+    folder: Annotated[Path, typer.Argument(help="weights folder to write into; made if it is not there")],
+    profile: ProfileOption = "base",
+    encoder: EncoderOption = None,
+    real_size: Annotated[bool, typer.Option("--real-size", help="as large as the published, to measure speed")] = False,
+) -> None:
+    """Write random weights in the real formats, to rehearse a profile without a download.
+
+    Then: ecmf report --profile base --weights FOLDER. The features mean nothing and reports call them random weights.
+    """
+    with refusals():
+        from ecmf_lib.encoders import profile as encoders_of
+        from ecmf_lib.encoders.stand_ins import write
+
+        for made in encoders_of(profile, swaps(encoder)).values():
+            if card := getattr(made, "card", None):
+                typer.echo(f"{made.name}: {write(card, folder, size='real' if real_size else 'tiny')}")
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """Turn what the user can mend into one readable message and exit status 2, without a traceback."""
