@@ -117,6 +117,8 @@ class StartSettings(Settings):
 class ExtractSettings(Settings):
     """Parameters of ``01_extract_features``."""
 
+    clip: str = Field("", description="id of the clip shown; empty = the first good one with a picture")
+
 
 class FuseSettings(Settings):
     """Parameters of ``03_fuse_and_ablate``."""

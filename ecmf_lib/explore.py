@@ -39,6 +39,16 @@ def look(project: Project, clip: Clip) -> Seen:
     return Seen(media, track_faces(media.frames, project.detector))
 
 
+def clip_with_picture(project: Project) -> Clip | None:
+    """The clip that the settings name, else the first good one with a picture (and a label, if any has); or None."""
+    named = getattr(project.settings, "clip", "")
+    if named:
+        return project.corpus.clip(named)
+    good = set(project.ledger.loc[project.ledger["status"] == "done", "id"])
+    seen = [clip for clip in project.corpus if clip.video and clip.id in good]
+    return next((clip for clip in seen if clip.label), seen[0] if seen else None)
+
+
 def one_of_each(project: Project, *, height: int = 180, width: int = 240) -> tuple[np.ndarray, list[str]]:
     """The middle frame of one good labelled clip for each class.
 
@@ -74,7 +84,7 @@ def _fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def outstanding(project: Project, clip_id: str, streams: tuple[str, ...], *, n: int = 5) -> dict[str, pd.DataFrame]:
-    """The named features in which a clip differs most from its corpus.
+    """The features in which a clip differs most from its corpus; those of pre-trained models have numbers for names.
 
     Returns
     -------
@@ -91,7 +101,7 @@ def outstanding(project: Project, clip_id: str, streams: tuple[str, ...], *, n: 
         z = StandardScaler().fit(matrix[present]).transform(matrix[[row]])[0]
         top = np.argsort(-np.abs(z), kind="stable")[:n]
         names = project.encoders[stream].feature_names
-        found[stream] = pd.DataFrame({"feature": [names[i] for i in top], "z": z[top]})
+        found[stream] = pd.DataFrame({"feature": [names[i] if names else f"no. {i}" for i in top], "z": z[top]})
     return found
 
 

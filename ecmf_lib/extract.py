@@ -313,10 +313,7 @@ class _Run:
             for part, of_part in pairs.items():
                 encoder = None if part == FACTS else self.task.encoders[part]
                 uses = self.task.uses & MEDIA if encoder is None else encoder.uses
-                text = _text_of(clip, encoder.settings.get("reads")) if "text" in uses else None
-                # both files for any use of one of them: a file that cannot be read fails the clip's other streams too
-                content = [media if uses & MEDIA else None, text]
-                of_part.append(Pair(clip.id, digest_of(content, self.settings[part])[:32]))
+                of_part.append(Pair(clip.id, row_key(clip, media, uses, self.settings[part])))
         for part, of_part in pairs.items():
             self.pairs[part] += of_part
         self.digests.save()
@@ -422,6 +419,24 @@ class _Run:
             **(facts.facts if facts else {}),
             **{stream: row.reason or DONE for stream, row in rows.items()},
         }
+
+
+def row_key(clip: Clip, media: list[str], uses: frozenset[str], settings: Mapping) -> str:
+    """Identity of what an encoder made of a clip: all that it is given, and all settings that change the result.
+
+    Parameters
+    ----------
+    clip : Clip
+    media : list of str
+        Digests of its video and audio file, see :class:`ecmf_lib.shards.FileDigests`.
+    uses : frozenset of str
+        What the encoder uses.
+    settings : mapping
+        As in the entry ``settings`` of a set's ``set.json``.
+    """
+    text = _text_of(clip, settings.get("encoder", {}).get("reads")) if "text" in uses else None
+    # both files for any use of one of them: a file that cannot be read fails the clip's other streams too
+    return digest_of([media if uses & MEDIA else None, text], settings)[:32]
 
 
 def _text_of(clip: Clip, reads: str | None = None) -> list[str]:

@@ -20,3 +20,13 @@ def real() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared/real beside this checkout: tests on real material cannot run here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def six_clips(tmp_path_factory) -> Path:
+    """Folder of a demo corpus of six clips, made once for all tests; copy it before changing anything in it."""
+    from ecmf_lib.demo import make_demo
+
+    folder = tmp_path_factory.mktemp("six") / "demo"
+    make_demo(folder, n_clips=6, progress=False)
+    return folder

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from ecmf_lib import explore
-from ecmf_lib.config import Settings
-from ecmf_lib.demo import make_demo
+from ecmf_lib.config import ExtractSettings, Settings
 from ecmf_lib.project import open_project
 from ecmf_lib.samples import FusionData
 
@@ -56,10 +55,14 @@ def test_flat_map_has_a_point_for_each_clip_that_is_there(data):
     assert points.equals(explore.flat_map(data))
 
 
-def test_one_clip_through_every_step(tmp_path, monkeypatch):
-    monkeypatch.setenv("ECMF_DATA", str(tmp_path / "data"))
-    make_demo(tmp_path / "demo", n_clips=6, progress=False)
-    project = open_project(Settings(corpus=str(tmp_path / "demo"), frames=4, workers=1), progress=False)
+@pytest.fixture(scope="module")
+def project(six_clips, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECMF_DATA", str(tmp_path_factory.mktemp("explore")))
+        return open_project(Settings(corpus=str(six_clips), frames=4, workers=1), progress=False)
+
+
+def test_one_clip_through_every_step(project):
     assert project.ledger["status"].tolist() == ["done"] * 6
     clip = next(iter(project.corpus))
     seen = explore.look(project, clip)
@@ -73,3 +76,26 @@ def test_one_clip_through_every_step(tmp_path, monkeypatch):
     for table in top.values():
         assert table["z"].abs().is_monotonic_decreasing
     assert set(explore.truth(project).index) == set(project.corpus.clips["id"])
+
+
+def test_numbers_without_names_stand_out_by_number(project):
+    class Unnamed:
+        feature_names = None
+
+    nameless = dataclasses.replace(project, encoders=project.encoders | {"face": Unnamed()})
+    clip = project.corpus.clips["id"][0]
+    named, numbered = (explore.outstanding(p, clip, ("face",), n=3)["face"] for p in (project, nameless))
+    names = project.encoders["face"].feature_names
+    assert numbered["feature"].tolist() == [f"no. {names.index(name)}" for name in named["feature"]]
+
+
+def test_the_clip_with_a_picture(project):
+    clips = project.corpus.clips
+    assert explore.clip_with_picture(project).id == clips.loc[clips["label"] != "", "id"].iloc[0]
+    named = dataclasses.replace(project, settings=ExtractSettings(clip=clips["id"][3]))
+    assert explore.clip_with_picture(named).id == clips["id"][3]
+    third = clips["id"][2]
+    failed = project.ledger.assign(status=["done" if id == third else "failed" for id in project.ledger["id"]])
+    assert explore.clip_with_picture(dataclasses.replace(project, ledger=failed)).id == third
+    none = dataclasses.replace(project, ledger=project.ledger.assign(status="failed"))
+    assert explore.clip_with_picture(none) is None

@@ -187,6 +187,66 @@ def test_feature_bars_take_the_largest_of_either_sign():
     assert [bar.get_width() for bar in ax.patches] == [-3, 2]
 
 
+# --- two branches --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def looks(rng):
+    """Twelve frames, the face lost in one that is shown; a branch that begins late, one with gaps, and shares."""
+    times = np.sort(rng.uniform(0, 3, 12))
+    found = np.arange(12) != 4
+    boxes = np.where(found[:, None], [10.0, 5, 30, 40], np.nan)
+    changes = {
+        "global: some-encoder": pd.DataFrame(rng.normal(size=(6, 11)), [f"name_{k}" for k in range(6)], times[1:]),
+        "face: other-encoder (random weights)": pd.DataFrame(rng.normal(size=(3, 11)), list("abc"), times[found]),
+    }
+    departures = {"global": pd.Series(rng.random(11), times[1:]), "face": pd.Series(rng.random(11), times[found])}
+    shares = pd.DataFrame(rng.dirichlet([1, 1], 11).T, ["happy", "sad"], times[found])
+    frames, crops = (rng.integers(0, 200, (12, *size, 3), dtype=np.uint8) for size in ((60, 80), (112, 112)))
+    return frames, times, boxes, crops, found, changes, departures, shares
+
+
+def test_two_branches_show_frames_crops_and_what_encoders_see(looks):
+    frames, times, _, _, found, changes, _, _ = looks
+    figure = plots.two_branches(*looks)
+    pictures, crops, first, second, classes, lines = figure.axes[:6]
+    assert_readable(lines)
+    assert len(pictures.images) == len(crops.images) == 6 and texts(crops) == ["no face"]
+    assert len(pictures.patches) == 5
+    for axes, images in ((pictures, frames), (crops, looks[3])):  # not stretched
+        width, height = axes.images[0].get_window_extent().size
+        assert width / height == pytest.approx(images.shape[2] / images.shape[1], rel=0.01)
+    assert [axes.get_title(loc="left") for axes in (first, second)] == list(changes)
+    assert [tick.get_text() for tick in first.get_yticklabels()] == [f"name {k}" for k in range(6)]
+    assert [tick.get_text() for tick in classes.get_yticklabels()] == ["happy", "sad"]
+    drawn = second.collections[0].get_array().reshape(3, 12)
+    assert np.ma.getmaskarray(drawn).all(axis=0).tolist() == (~found).tolist(), "no colour where there is no face"
+    np.testing.assert_allclose(drawn[:, found], changes["face: other-encoder (random weights)"])
+    assert np.ma.getmaskarray(first.collections[0].get_array().reshape(6, 12)).all(axis=0).nonzero()[0].tolist() == [0]
+    assert first.collections[0].get_clim() == second.collections[0].get_clim(), "one scale for both branches"
+    assert classes.collections[0].get_clim() == (0, 1)
+    assert legend(lines) == ["global", "face"]
+    limits = {axes.get_xlim() for axes in (pictures, crops, first, second, classes, lines)}
+    assert len(limits) == 1 and next(iter(limits))[0] <= times[0] and times[-1] <= next(iter(limits))[1]
+
+
+def test_two_branches_without_face_and_classes(looks):
+    frames, times, boxes, crops, found, changes, departures, _ = looks
+    only = [{name: of_both[name] for name in list(of_both)[:1]} for of_both in (changes, departures)]
+    figure = plots.two_branches(frames, times, boxes * np.nan, crops, found & False, *only)
+    assert_readable(figure.axes[3])
+    assert len(figure.axes) == 5 and texts(figure.axes[1]) == ["no face"] * 6 and not figure.axes[0].patches
+
+
+def test_two_branches_of_a_single_frame_and_of_steps_between_frames(looks):
+    frames, times, boxes, crops, found, _, _, _ = looks
+    changes = {"global: film": pd.DataFrame([[0.5, -0.5]], ["no. 1"], [0.2, 0.4])}
+    departures = {"global": pd.Series([0.5, 0.5], [0.2, 0.4])}
+    figure = plots.two_branches(frames[:1], times[:1], boxes[:1], crops[:1], found[:1], changes, departures)
+    assert_readable(figure.axes[3])
+    assert figure.get_figheight() < 7, "a single picture does not fill the page"
+
+
 # --- models --------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ Okabe & Ito 2008; streams: Paul Tol's "muted" scheme). Every function draws into
 width. Nothing here puts transcripts in a figure: matplotlib's own font has no Chinese glyphs.
 """
 
+from ecmf_lib.plots.branches import two_branches
 from ecmf_lib.plots.clip import face_crops, feature_bars, film_strip, gallery, waveform_and_pitch
 from ecmf_lib.plots.corpus import annotator_agreement, class_balance, ledger_summary, stream_maps
 from ecmf_lib.plots.models import confusion, per_class_f1, scores_with_intervals, stream_weights
@@ -27,6 +28,7 @@ __all__ = [
     "scores_with_intervals",
     "stream_maps",
     "stream_weights",
+    "two_branches",
     "use_style",
     "waveform_and_pitch",
 ]
