@@ -139,6 +139,16 @@ def test_batching_changes_nothing(name, layers, root):
         assert close(encoder.encode(one), steps)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_as_on_a_gpu_change_nothing(name, root, monkeypatch):
+    encoder = get_encoder(name, weights=root, pooling="none")
+    clips = [clip(sound(seconds, seed)) for seed, seconds in enumerate([0.025, 2.0, 0.31, 1.0])]
+    alone = [encoder.encode(one) for one in clips]
+    monkeypatch.setattr(Speech, "_on_gpu", True)
+    for one, steps in zip(alone, encoder.run([encoder.prepare(one) for one in clips]), strict=True):
+        assert close(one, steps)
+
+
 @pytest.mark.parametrize("name", [*NAMES, WHISPER])
 def test_half_precision_runs_and_stays_close(name, root, monkeypatch):
     clips = [clip(sound(2.0)), clip(sound(1.0, 1))]

@@ -93,8 +93,8 @@ class Speech(_SpeechEncoder):
     """HuBERT, WavLM and wav2vec 2.0: convolutions over the samples, then a transformer.
 
     In base models a norm of the first convolution runs over time, so padding would change every step of a shorter
-    clip. The convolutions therefore see each clip alone, and only what they give is padded, for the transformer, which
-    masks it: a clip has the same features in any company.
+    clip. Their convolutions therefore see each clip alone, and only what they give is padded, for the transformer,
+    which masks it: a clip has the same features in any company.
 
     Settings: ``chunk``, longest stretch in s that the model sees at once; ``overlap`` of neighbouring chunks in s.
     Half of it, 2 s, is context on either side of a cut; the positional convolution reaches 1.28 s. Chunks differ
@@ -155,7 +155,7 @@ class Speech(_SpeechEncoder):
         if self._config.get("conv_pos_batch_norm") and len(items) > 1:  # it would shift what padding is
             return [steps for item in items for steps in self._forward([item])]
         model = self._model
-        fronts = [self._convolved(item) for item in items]
+        fronts = self._convolved(items)
         lengths = torch.tensor([len(front) for front in fronts], device=self._device)
         projected = model.feature_projection(pad_sequence(fronts, batch_first=True))
         hidden = projected[0] if isinstance(projected, tuple) else projected
@@ -169,12 +169,20 @@ class Speech(_SpeechEncoder):
         steps = sum((layer.float() for layer in before), last).cpu().numpy()
         return [of_item[:length] for of_item, length in zip(steps, lengths.tolist(), strict=True)]
 
-    def _convolved(self, item: np.ndarray) -> torch.Tensor:
-        """The convolutions over one item alone, [steps, channels]."""
+    def _convolved(self, items: list[np.ndarray]) -> list[torch.Tensor]:
+        """What the convolutions give for each item, [steps, channels]."""
         import torch
+        from torch.nn.utils.rnn import pad_sequence
 
-        sound = torch.from_numpy(np.ascontiguousarray(item)).to(self._device, self._model.dtype)
-        return self._model.feature_extractor(sound[None])[0].T
+        model = self._model
+        sounds = [torch.from_numpy(np.ascontiguousarray(item)).to(self._device, model.dtype) for item in items]
+        if not (self._on_gpu and self._config.get("feat_extract_norm") == "layer"):
+            return [model.feature_extractor(sound[None])[0].T for sound in sounds]
+        # In large models no norm runs over time, so that padding changes no step before it, and a GPU is quicker with
+        # all of them at once; a CPU is not, and would need their memory at once.
+        hears, step = self._front
+        fronts = model.feature_extractor(pad_sequence(sounds, batch_first=True)).transpose(1, 2)
+        return [front[: (len(item) - hears) // step + 1] for front, item in zip(fronts, items, strict=True)]
 
 
 class WhisperSpeech(_SpeechEncoder):
