@@ -181,14 +181,14 @@ def _utterance(speaker: str, text: str) -> str:
 
 def _quote(text: str, longest: int) -> str:
     """In quotation marks that nothing in the text can close."""
-    return "“" + _plain(text, longest).translate(_INNER_QUOTES) + "”"
+    return f"“{_plain(text, longest)}”"
 
 
-_INNER_QUOTES = str.maketrans(dict.fromkeys('“”„‟"＂', "'"))
+_QUOTES = str.maketrans(dict.fromkeys('“”„‟"＂', "'"))
 
 
 def _plain(text: str, longest: int) -> str:
-    """One line without control characters, nor those that turn the direction of writing, of limited length."""
+    """One line of limited length without double quotes, control characters, or what turns the direction of writing."""
     text = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text[: 4 * longest])
-    text = " ".join(text.split())
+    text = " ".join(text.translate(_QUOTES).split())
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
