@@ -387,3 +387,15 @@ def test_settings_are_checked(root):
         TimmImages(TIMM["cnn"], root, layers="first")
     with pytest.raises(EncoderError, match="activation = 'relu'; choose from own, quick_gelu"):
         TimmImages(TIMM["cnn"], root, activation="relu")
+
+
+@each_kind
+def test_half_precision_is_near_single(root, kind, monkeypatch):
+    """As on a GPU; here on the CPU, which has the same types if not the speed."""
+    inputs = clip(6)
+    single = make(kind, root).encode(inputs)
+    monkeypatch.setattr(ONE_OF_EACH[kind][0], "_dtype", lambda encoder, device: torch.float16)
+    encoder = make(kind, root)
+    half = encoder.encode(inputs)
+    assert next(encoder._model.parameters()).dtype == torch.float16 and half.dtype == np.float32
+    assert 0 < np.abs(half - single).max() < 0.02 * single.std()
