@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -165,22 +166,30 @@ def _steps(project: Project, encoder: Encoder, clip: ClipInputs) -> tuple[np.nda
     if isinstance(stepwise, ModelEncoder):
         stepwise.ready(project.settings.device)
     steps = stepwise.encode(clip)
-    moments = clip.times[clip.found] if "faces" in encoder.uses else clip.times
+    moments = clip.times[_looked_at(encoder, clip)]
     if len(steps) == len(moments):
         return moments, steps
+    if len(steps) == 1:
+        return _pairs(stepwise, clip)
     edges = np.linspace(moments[0], moments[-1], len(steps) + 1)  # a step of a video model is of several frames
     return (edges[:-1] + edges[1:]) / 2, steps
 
 
 def _pairs(encoder: Encoder, clip: ClipInputs) -> tuple[np.ndarray, np.ndarray]:
-    """For an encoder that only knows whole clips: each frame together with the one before it, so that motion shows."""
-    if len(clip.frames) < 2:
-        return clip.times, encoder.encode(clip)[None]
+    """For an encoder that only knows stretches of time: each frame with the one before it, so that motion shows."""
+    frames = _looked_at(encoder, clip)
+    if len(frames) < 2:
+        return clip.times[frames], np.atleast_2d(encoder.encode(clip))
     steps = []
-    for end in range(1, len(clip.frames)):
-        parts = {name: getattr(clip, name)[end - 1 : end + 1] for name in ("frames", "times", "crops", "found")}
-        steps.append(encoder.encode(ClipInputs(**vars(clip) | parts)))
-    return clip.times[1:], np.stack(steps)
+    for pair in pairwise(frames):
+        parts = {name: getattr(clip, name)[list(pair)] for name in ("frames", "times", "crops", "found")}
+        steps.append(np.atleast_2d(encoder.encode(ClipInputs(**vars(clip) | parts)))[0])
+    return clip.times[frames[1:]], np.stack(steps)
+
+
+def _looked_at(encoder: Encoder, clip: ClipInputs) -> np.ndarray:
+    """Places of the frames that an encoder looks at: all, or those with a face."""
+    return np.flatnonzero(clip.found) if "faces" in encoder.uses else np.arange(len(clip.times))
 
 
 def _spread(project: Project, stream: str, dim: int) -> np.ndarray:

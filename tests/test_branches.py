@@ -73,6 +73,13 @@ class Film(Brightness):
         return Prepared((frames[: len(frames) // 2], frames[len(frames) // 2 :]))
 
 
+class Scene(Brightness):
+    """One step a clip, the mean over its frames."""
+
+    def _prepare(self, clip):
+        return Prepared((pictures(clip, self.card.uses),))
+
+
 def model(kind, stream, uses):
     return kind(Card("made-up", stream, "none", "", 3, 1, 1, "CC0", "ours", uses))
 
@@ -139,6 +146,16 @@ def test_steps_of_several_frames_are_spread_over_the_clip(project, clip, seen):
     look = branches.over_time(project, clip, seen)["global"]
     first, last = seen.media.times[[0, -1]]
     np.testing.assert_allclose(look.times, [first + (last - first) / 4, last - (last - first) / 4])
+
+
+def test_a_model_of_whole_scenes_gets_its_frames_in_pairs(project, clip, seen):
+    found = np.array([True, False, True, True, False])
+    partly = dataclasses.replace(seen, track=dataclasses.replace(seen.track, found=found))
+    project = with_encoder(project, "face", model(Scene, "face", "faces"))
+    look = branches.over_time(project, clip, partly)["face"]
+    of_frames = seen.track.crops[found].mean((1, 2))
+    np.testing.assert_allclose(look.steps, (of_frames[1:] + of_frames[:-1]) / 2, rtol=1e-5)
+    np.testing.assert_array_equal(look.times, seen.media.times[[2, 3]])
 
 
 def test_a_classifier_tells_its_classes_over_time(project, clip, seen):
