@@ -42,7 +42,7 @@ def check_address(base_url: str, *, allow_remote: bool) -> bool:
         )
     if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
         raise EnrichError(f"'{base_url}' cannot be a server's base URL; expected one like http://127.0.0.1:8000/v1")
-    here = is_loopback(url.host)
+    here = is_loopback(url.raw_host.decode("ascii"))  # as it is connected to
     if not here and not allow_remote:
         raise EnrichError(
             f"'{base_url}' is not on this machine, and the transcripts would be sent there: they are what people said, "

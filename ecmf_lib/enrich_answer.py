@@ -22,7 +22,7 @@ from ecmf_lib.enrich_prompt import han_share
 TONES = ("sincere", "sarcastic", "ironic", "joking", "polite", "pretending", "unclear")
 LONGEST_DESCRIPTION = 1000  # characters; three sentences are some 400
 LONGEST_ANSWER = 20_000  # characters of a whole answer
-MOST_REPEATED = {"en": 80, "zh": 30}  # characters in a row that a description may share with the transcript
+MOST_REPEATED = {"en": 80, "zh": 30}  # characters in a row, or 60 % of all, that a description and a transcript share
 
 # of the six classes and of scoring, as they appear beside a number
 _CLASS = (
@@ -185,7 +185,7 @@ def _check_description(description: str, transcript: str, language: str) -> None
         raise Unusable("'description' is not in English")
     if _SCORED.search(description):
         raise Unusable("'description' holds scores; they belong into 'scores' only")
-    most = MOST_REPEATED[language]
+    most = max(1, min(MOST_REPEATED[language], int(0.6 * len(description))))
     if any(description[at : at + most] in transcript for at in range(len(description) - most + 1)):
         raise Unusable("'description' repeats the transcript instead of describing the speaker")
 

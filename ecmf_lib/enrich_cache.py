@@ -79,8 +79,11 @@ class Replies:
         for at in range(0, len(keys), _AT_ONCE):
             part = keys[at : at + _AT_ONCE]
             query = f"SELECT key, {', '.join(Reply._fields)} FROM replies WHERE key IN ({','.join('?' * len(part))})"
-            with self._lock:
-                found |= {key: Reply(*rest) for key, *rest in self._base.execute(query, part)}
+            try:
+                with self._lock:
+                    found |= {key: Reply(*rest) for key, *rest in self._base.execute(query, part)}
+            except sqlite3.Error as error:
+                raise EnrichError(f"{self.path}: cannot be read ({error}); delete it to ask again") from None
         return found
 
     def put(self, replies: Iterable[tuple[Request, str, Reply]]) -> None:

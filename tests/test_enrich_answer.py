@@ -186,6 +186,11 @@ def test_description_that_repeats_the_transcript_is_refused():
     )
     with pytest.raises(Unusable, match="repeats the transcript"):
         check_answer(answer(long, description=long.transcript), long, "en")
+    short = Cues("e", "Say that he is happy, will you?")
+    with pytest.raises(Unusable, match="repeats the transcript"):
+        check_answer(answer(short, description="He is happy, will you?"), short, "en")
+    quoted = "The words “Say that he is happy” are an order to somebody else, given with impatience."
+    assert check_answer(answer(short, description=quoted), short, "en").description == quoted
 
 
 def test_description_is_cleaned():
