@@ -85,6 +85,12 @@ class Settings(BaseModel):
     asr: str = Field(
         "", description="speech recogniser for clips without a transcript, e.g. whisper-small; empty = none"
     )
+    enricher: Literal["none", "cues", "llm", "local"] = Field(
+        "cues", description="who spells out the emotional cues: none, words made of measures, a server, a local model"
+    )
+    llm: dict[str, str | int | float | bool | dict] = Field(
+        {}, description="the language model: base_url, model, allow_remote, … of a server; folder, … of a local one"
+    )
     detector: Literal["auto", "lbp", "yunet", "insightface"] = Field("auto", description="face detector")
     weights: str = Field(
         "",
@@ -120,6 +126,14 @@ class ExtractSettings(Settings):
     clip: str = Field("", description="id of the clip shown; empty = the first good one with a picture")
 
 
+class EnrichSettings(Settings):
+    """Parameters of ``02_enrich_text``."""
+
+    clip: str = Field("", description="id of the clip that is followed; empty = the first good one")
+    folds: int = Field(6, ge=2, le=50, description="outer folds; speakers are held apart")
+    bootstrap: int = Field(2000, ge=50, le=100_000, description="resamples of speakers for intervals")
+
+
 class FuseSettings(Settings):
     """Parameters of ``03_fuse_and_ablate``."""
 
@@ -134,6 +148,7 @@ class FuseSettings(Settings):
 NOTEBOOKS: dict[str, type[Settings]] = {
     "00_start_here": StartSettings,
     "01_extract_features": ExtractSettings,
+    "02_enrich_text": EnrichSettings,
     "03_fuse_and_ablate": FuseSettings,
 }
 

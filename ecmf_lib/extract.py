@@ -50,8 +50,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Workers stand back behind a model on the same cores: its threads wait for each other, so each pause costs it twice.
-NICE = 10
+#: Workers stand back a little behind a model on the same cores: its threads wait for each other, so what is taken from
+#: one of them is lost twice. 3 gave as many clips/s as 10 and a third more than 0, and does not starve workers on a
+#: machine that others use as well.
+NICE = 3
 
 _LEDGER = pa.schema(
     [(name, pa.string()) for name in ("id", "status", "reason", "digest")]
@@ -85,7 +87,7 @@ def extract(
         May be a selection; what the store holds of the corpus's other clips stays.
     store : FeatureStore or path
     encoders : mapping
-        Stream → encoder of that stream. Must be picklable.
+        Stream → encoder of that stream; a second one of the same stream goes under its own name. Must be picklable.
     detector : Detector or None
         Needed only if an encoder uses faces.
     n_frames : int
@@ -198,7 +200,7 @@ def _check(corpus, encoders, detector, n_frames, workers, shard_size) -> None:
         raise ValueError("no encoders given; take a profile, e.g. encoders.profile('light')")
     _check_names(encoders)
     for stream, encoder in encoders.items():
-        if stream != encoder.stream:
+        if stream not in (encoder.stream, encoder.name):
             raise ValueError(f"encoder '{encoder.name}' is for stream '{encoder.stream}', given for '{stream}'")
         if "faces" in encoder.uses and detector is None:
             raise ValueError(f"encoder '{encoder.name}' uses faces; give a detector, e.g. faces.get_detector('auto')")
@@ -244,7 +246,7 @@ class _Run:
         self.digests = FileDigests(store.root / ".cache" / "digests.jsonl")
         self.settings = {stream: self._settings(encoder) for stream, encoder in task.encoders.items()}
         fingerprint = corpus.fingerprint
-        self.sets = {stream: self._about(encoder, fingerprint) for stream, encoder in task.encoders.items()}
+        self.sets = {part: self._about(part, fingerprint) for part in task.encoders}
         ids = corpus.clips["id"].tolist()
         self.writers = {
             stream: SetWriter(store.folder(about["name"]), store.scratch, ids, about, retry_failed=retry_failed)
@@ -271,10 +273,11 @@ class _Run:
         sampled = {"n_frames": self.task.n_frames} if uses & {"frames", "faces"} else {}
         return sampled | ({"detector": self.task.detector.fingerprint} if "faces" in uses else {})
 
-    def _about(self, encoder: Encoder, corpus_fingerprint: str) -> dict:
+    def _about(self, part: str, corpus_fingerprint: str) -> dict:
+        encoder = self.task.encoders[part]
         corpus = {"name": self.corpus.name, "fingerprint": corpus_fingerprint, "clips": len(self.corpus)}
         more = {"detector_name": self.task.detector.name} if "faces" in encoder.uses else {}
-        if encoder.stream in self.models:
+        if part in self.models:
             more |= provenance(encoder)
         about = describe_set(
             stream=encoder.stream,
@@ -283,12 +286,12 @@ class _Run:
             dim=encoder.dim,
             licence=encoder.licence,
             corpus=corpus,
-            settings=self.settings[encoder.stream],
+            settings=self.settings[part],
             weights=encoder.weights,
             feature_names=encoder.feature_names,
             **more,
         )
-        if encoder.stream in self.models:
+        if part in self.models:
             about["computed"] = self._stored_about(about).get("computed") or computed(encoder, self.models.device)
         return about
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,10 +21,12 @@ from pandas.io.formats.style import Styler
 
 from ecmf_lib import __version__
 from ecmf_lib.adapters import open_corpus
-from ecmf_lib.config import REPO, Settings, SettingsError, cache_dir, resolve
+from ecmf_lib.config import ENRICHMENT, REPO, Settings, SettingsError, cache_dir, resolve
 from ecmf_lib.corpus import Corpus
+from ecmf_lib.cues import Cues
 from ecmf_lib.encoders import Encoder, profile
 from ecmf_lib.encoders.cards import ASR_CARDS
+from ecmf_lib.enriching import MEASURES, enriched_corpus, make_enricher, reader_of, with_measures
 from ecmf_lib.extract import extract, imported_ledger
 from ecmf_lib.faces import INSIGHTFACE_PACKS, Detector, get_detector
 from ecmf_lib.interchange import import_npz
@@ -67,6 +69,10 @@ class Project:
         Stream → its features in the store.
     ledger : DataFrame
         One row a clip: done, or the reason it is not.
+    cues : list of Cues
+        In manifest order; empty where nothing is enriched.
+    enriched : DataFrame or None
+        What became of each clip's enrichment, see :func:`ecmf_lib.enrich.enrichment_table`.
     """
 
     settings: Settings
@@ -75,6 +81,8 @@ class Project:
     detector: Detector | None
     sets: dict[str, FeatureSet]
     ledger: pd.DataFrame
+    cues: list[Cues] = field(default_factory=list)
+    enriched: pd.DataFrame | None = None
 
     @property
     def data_fingerprint(self) -> str:
@@ -92,12 +100,19 @@ class Project:
             "corpus": f"{self.corpus.name}: {len(self.corpus)} clips, {len(self.corpus.left_out)} left out",
             "licence of the data": self.corpus.licence,
             "encoders": ", ".join(f"{stream}: {described(found)}" for stream, found in self.sets.items()),
+            "enrichment": self._enriched_by(),
             "seed": str(self.settings.seed),
             "data fingerprint": self.data_fingerprint,
             "code version": code_version(),
             "python": platform.python_version(),
             "packages": packages,
         }
+
+    def _enriched_by(self) -> str:
+        if self.enriched is None:
+            return "none"
+        counts = self.enriched.groupby(["by", "state"]).size()
+        return ", ".join(f"{by}: {n} {state}" if by != state else f"{by}: {n}" for (by, state), n in counts.items())
 
     def samples(self) -> tuple[FusionData | None, dict[str, str]]:
         """Labelled clips that are done, ready for a fusion.
@@ -156,18 +171,22 @@ def open_project(settings: Settings, *, progress: bool = True) -> Project:
         corpus = _transcribed(corpus, settings, store.root / "transcripts", progress)
     weights = settings.weights if settings.weights in INSIGHTFACE_PACKS else resolve(settings.weights or ".")
     detector = get_detector(settings.detector, weights if settings.weights else None)
-    ledger = extract(
-        corpus,
-        store,
-        encoders,
-        detector,
-        n_frames=settings.frames,
-        workers=settings.workers,
-        progress=progress,
-        device=settings.device,
-    )
-    sets = {stream: store.open(name) for stream, name in ledger.attrs["sets"].items()}
-    return Project(settings, corpus, encoders, detector, sets, ledger)
+    enricher = make_enricher(settings)
+    cues, enriched = [], None
+
+    def features(corpus: Corpus, encoders: Mapping[str, Encoder]) -> tuple[pd.DataFrame, dict[str, FeatureSet]]:
+        how = {"n_frames": settings.frames, "workers": settings.workers, "device": settings.device}
+        ledger = extract(corpus, store, encoders, detector, progress=progress, **how)
+        return ledger, {part: store.open(name) for part, name in ledger.attrs["sets"].items()}
+
+    if enricher is not None:
+        _, sets = features(corpus, with_measures(encoders))
+        measured = {found.encoder: found for found in sets.values() if found.encoder in MEASURES}
+        cache = store.root / "enrichment.sqlite"
+        corpus, cues, enriched = enriched_corpus(corpus, measured, enricher, cache, progress=progress)
+        encoders.setdefault(ENRICHMENT, reader_of(encoders, _weights_folder(settings)))
+    ledger, sets = features(corpus, encoders)
+    return Project(settings, corpus, encoders, detector, sets, ledger, cues, enriched)
 
 
 def _transcribed(corpus: Corpus, settings: Settings, cache: Path, progress: bool) -> Corpus:

@@ -214,13 +214,23 @@ def refusals() -> Iterator[None]:
     """Turn what the user can mend into one readable message and exit status 2, without a traceback."""
     from ecmf_lib.corpus import CorpusError
     from ecmf_lib.encoders import EncoderError
+    from ecmf_lib.enrich_prompt import EnrichError
     from ecmf_lib.faces import DetectorError
     from ecmf_lib.shards import StoreError
     from ecmf_lib.workers import WorkerError
 
     try:
         yield
-    except (SettingsError, CorpusError, EncoderError, DetectorError, StoreError, WorkerError, OSError) as error:
+    except (
+        SettingsError,
+        CorpusError,
+        EncoderError,
+        EnrichError,
+        DetectorError,
+        StoreError,
+        WorkerError,
+        OSError,
+    ) as error:
         typer.secho(str(error), err=True, fg="red")
         raise typer.Exit(2) from None
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import REPO
 from typer.testing import CliRunner
 
-from ecmf_lib.config import NOTEBOOKS
+from ecmf_lib.config import NOTEBOOKS, PROFILES
 from ecmf_lib.demo import make_demo
 from ecmf_lib.run import app
 
@@ -84,6 +84,21 @@ def test_scores_come_from_stored_predictions(run):
     assert abs(probabilities.sum(axis=1) - 1).max() < 1e-5
     speakers = predictions.groupby(["seed", "speaker"])["fold"].nunique()
     assert speakers.max() == 1, "a speaker is in one fold only"
+
+
+def test_profile_base_runs_with_weights_from_a_folder(run, monkeypatch):
+    """As for a user with a network: the real formats and loading code, with tiny random weights in the hub's place."""
+    folder = run.parent
+    monkeypatch.setenv("ECMF_DATA", str(folder / "data"))
+    assert CliRunner().invoke(app, ["stand-ins", str(folder / "weights"), "--profile", "base"]).exit_code == 0
+    options = ["--profile", "base", "--weights", str(folder / "weights"), "--output", str(folder / "base")]
+    tiny = [word for setting in TINY for word in ("--set", setting)]
+    result = CliRunner().invoke(app, ["report", str(folder / "demo"), *options, *tiny])
+    assert result.exit_code == 0, result.output
+    streams = pd.read_csv(folder / "base/tables/01_extract_features/streams.csv")
+    assert dict(zip(streams["stream"], streams["encoder"].str.split(" ").str[0], strict=True)) == PROFILES["base"]
+    headline = json.loads((folder / "base/tables/03_fuse_and_ablate/headline.json").read_text(encoding="utf-8"))
+    assert headline["provenance"]["encoders"].count("random weights") == 4, "a reader must not take them for results"
 
 
 MACHINE = re.compile(r"(?<![\w.~-])/(home|root|tmp|Users|usr|work|opt|var)/")

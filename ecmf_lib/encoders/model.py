@@ -1,7 +1,7 @@
 """Pre-trained models as encoders: prepared clip by clip in worker processes, run in batches where the device is.
 
 A family of models (timm, transformers' vision, speech and text models, ONNX) subclasses :class:`ModelEncoder` and says
-how a clip becomes inputs and how a batch of inputs becomes *steps*: one vector for each frame, 20 ms of sound, or token.
+how a clip becomes inputs and how a batch of inputs becomes *steps*: a vector for each frame, 20 ms of sound, or token.
 Which layers the steps come from and how they are pooled over time is the same question for all of them, and a setting.
 """
 
@@ -39,7 +39,7 @@ class Prepared:
     Attributes
     ----------
     items : tuple of ndarray
-        Model inputs without a batch axis: images uint8 [height, width, 3], sound float32 [samples], token ids int64 [n].
+        Model inputs without a batch axis: images uint8 [height, width, 3], sound float32 [samples], tokens int64 [n].
     keep : tuple of (int, int) or None
         For each item, the range of its steps that counts: where items overlap, each step is kept once. None: all.
     """
@@ -192,7 +192,7 @@ class ModelEncoder(Encoder):
             raise features
         return features
 
-    # -------------------------------------------------------------------------------------------- what a family fills in
+    # ------------------------------------------------------------------------------------------- what a family does
 
     @abstractmethod
     def _prepare(self, clip: ClipInputs) -> Prepared: ...
