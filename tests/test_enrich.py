@@ -1,7 +1,7 @@
 """The call that everything else uses: order, states, replay, re-runs, what it costs."""
 
 import json
-from collections import Counter
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -121,24 +121,19 @@ def test_replay_names_the_first_clip_without_an_answer(tmp_path):
     assert not (tmp_path / "no such file").exists()
 
 
-def test_replay_fails_where_only_the_repair_is_missing(tmp_path):
-    """An answer that could not be used, and then the server was gone."""
+def test_only_the_repair_is_asked_where_only_it_is_missing(tmp_path):
+    """An answer that could not be used had come, and then the run was ended."""
     cache = tmp_path / "answers.sqlite"
-    told = Counter()
-
-    def say(messages):
-        told[len(messages)] += 1
-        return "not JSON"
-
-    with FaultServer(say=say) as server:
+    with FaultServer(say=lambda messages: "not JSON") as server:
         ask(server, clips(1), cache)
-    assert told == {2: 1, 4: 1}
-    import sqlite3
-
-    with sqlite3.connect(cache) as base:
-        base.execute("DELETE FROM replies WHERE rowid = 2")
-    with pytest.raises(EnrichError, match="clip 'clip0000'"):
-        enrich(clips(1), LLMEnricher("http://127.0.0.1:1/v1", "m", replay=True), cache=cache, progress=False)
+        assert [len(body["messages"]) for body in server.asked] == [2, 4]
+        with sqlite3.connect(cache) as base:
+            base.execute("DELETE FROM replies WHERE rowid = 2")
+        with pytest.raises(EnrichError, match="clip 'clip0000'"):
+            enrich(clips(1), LLMEnricher(server.url, "m", replay=True), cache=cache, progress=False)
+        server.asked.clear()
+        ask(server, clips(1), cache)
+        assert [len(body["messages"]) for body in server.asked] == [4]
 
 
 def test_what_failed_is_asked_again_but_replayed_as_it_was(tmp_path):

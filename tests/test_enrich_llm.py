@@ -10,12 +10,13 @@ from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
-from fault_server import ANSWERS, TRANSPORT, FaultServer, clips
+from fault_server import ANSWERS, TRANSPORT, FaultServer, answer_text, clips
 
 from ecmf_lib import enrich_line
 from ecmf_lib.enrich import EnrichError, LLMEnricher, enrich
 from ecmf_lib.enrich_cache import Replies
 from ecmf_lib.enrich_line import retry_after
+from ecmf_lib.enrich_talk import Setup, Talk
 
 FAST = {"timeout": 2.0, "first_wait": 0.01, "concurrency": 32}
 
@@ -72,25 +73,29 @@ def test_a_fault_that_does_not_pass_is_a_fallback_after_so_many_attempts(fault):
 
 def test_a_dripping_answer_counts_as_a_timeout():
     """A server that sends a byte now and then never lets a limit on single reads run out."""
+    content = answer_text("answer", Talk(clips(1)[0], Setup("m", "{}", "v1")).request.messages)[0]
+    body = " " * 40 + json.dumps({"choices": [{"message": {"content": content}}]})
 
     def drip(listener):
         connection, _ = listener.accept()
         connection.recv(65536)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
         try:
-            while True:
-                connection.sendall(b" ")
+            connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+            for sign in body[:40]:
+                connection.sendall(sign.encode())
                 time.sleep(0.05)
+            connection.sendall(body[40:].encode())
         except OSError:
-            connection.close()
+            pass
+        connection.close()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=drip, args=(listener,), daemon=True)
         thread.start()
-        enricher = LLMEnricher(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", "m", timeout=0.3, attempts=1)
+        enricher = LLMEnricher(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", "m", timeout=0.5, attempts=1)
         (one,) = enrich(clips(1), enricher, cache=None, progress=False)
-        thread.join(5)
-    assert one.state == "fallback" and "no answer within 0.3 s" in one.reason
+        thread.join(10)
+    assert one.state == "fallback" and "no answer within 0.5 s" in one.reason
 
 
 def test_no_more_requests_at_once_than_allowed():
