@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ecmf_lib.enrich_address import check_address
 from ecmf_lib.enrich_answer import Answer
 from ecmf_lib.enrich_cache import Replies
-from ecmf_lib.enrich_prompt import EnrichError, load_prompt
+from ecmf_lib.enrich_prompt import EnrichError, check_number, load_prompt
 from ecmf_lib.enrich_talk import Setup, Talk
 
 
@@ -81,11 +81,14 @@ class LLMEnricher:
     replay: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "timeout", "attempts"):
-            if not getattr(self, name) > 0:
-                raise EnrichError(f"{name} = {getattr(self, name)!r}: expected a number above 0")
-        if not self.model:
-            raise EnrichError("model = '': expected a model's name, as the server calls it")
+        for name, kind in {"concurrency": int, "attempts": int, "timeout": int | float}.items():
+            check_number(name, getattr(self, name), kind)
+        if self.max_tokens is not None:
+            check_number("max_tokens", self.max_tokens, int)
+        if not isinstance(self.allow_remote, bool):  # "false" would be true
+            raise EnrichError(f"allow_remote = {self.allow_remote!r}: expected True or False")
+        if not self.model or not isinstance(self.model, str):
+            raise EnrichError(f"model = {self.model!r}: expected a model's name, as the server calls it")
         load_prompt(self.prompt, "en")
         if not self.replay:
             check_address(self.base_url, allow_remote=self.allow_remote)
@@ -95,7 +98,8 @@ class LLMEnricher:
         """Fields of every request apart from the model and the chat."""
         given = {"temperature": self.temperature, "max_tokens": self.max_tokens, "seed": self.seed, **self.options}
         if self.guided:
-            schema = {"name": "answer", "schema": Answer.model_json_schema(), "strict": True}
+            # not "strict": hosted servers take that only for a part of JSON schema, and the answer is checked anyway
+            schema = {"name": "answer", "schema": Answer.model_json_schema()}
             given["response_format"] = {"type": "json_schema", "json_schema": schema}
         return {name: value for name, value in given.items() if value is not None}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from ecmf_lib.config import cache_dir
 from ecmf_lib.encoders.integrity import Unfit, check_weights, read_json, shards_of
 from ecmf_lib.enrich_cache import Replies
-from ecmf_lib.enrich_prompt import EnrichError, load_prompt
+from ecmf_lib.enrich_prompt import EnrichError, check_number, load_prompt
 from ecmf_lib.enrich_talk import Reply, Request, Setup, Talk
 from ecmf_lib.shards import FileDigests
 
@@ -60,8 +60,8 @@ class LocalEnricher:
 
     def __post_init__(self) -> None:
         load_prompt(self.prompt, "en")
-        if not (self.max_tokens > 0 and self.batch > 0):
-            raise EnrichError(f"max_tokens = {self.max_tokens}, batch = {self.batch}: expected numbers above 0")
+        check_number("max_tokens", self.max_tokens, int)
+        check_number("batch", self.batch, int)
         _ = self.setup  # reads the checkpoint's files, so that what is wrong with them is said now
 
     @cached_property

@@ -32,6 +32,12 @@ class EnrichError(ValueError):
     """Something that stops an enrichment and that only the user can mend; the message says how."""
 
 
+def check_number(name: str, value: object, kind: type) -> None:
+    """EnrichError unless `value` is a number above 0 of this kind."""
+    if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
+        raise EnrichError(f"{name} = {value!r}: expected a {'whole ' if kind is int else ''}number above 0")
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One version of the prompt in one language.
