@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from joblib.externals.loky import get_reusable_executor
 
-from ecmf_lib.config import PROFILES, FuseSettings, cache_dir
+from ecmf_lib.config import ENRICHMENT, PROFILES, FuseSettings, cache_dir
 from ecmf_lib.encoders import Encoder, EncoderError, encoders, get_encoder
 from ecmf_lib.encoders.cards import CARDS
 from ecmf_lib.evaluate import results_table
@@ -95,6 +95,7 @@ def _rivals() -> set[str]:
 def label(found: FeatureSet) -> str:
     """An encoder as tables name it: "random weights" where it has such, and settings that are not its usual ones."""
     own, usual = found.about["settings"].get("encoder", {}), _encoder(found)
+    own = {key: value for key, value in own.items() if key != "reads"}  # the stream says that
     changed = [f"{key}={value}" for key, value in own.items() if usual and usual.settings.get(key) != value]
     return described(found) + (f" ({', '.join(changed)})" if changed else "")
 
@@ -164,7 +165,8 @@ def _whole(own: dict[str, FeatureSet], sets: dict[str, list[FeatureSet]]) -> dic
     for name, chosen in PROFILES.items():
         members = {}
         for stream, rivals in sets.items():
-            usual = (one for one in rivals if one.encoder == chosen.get(stream) and label(one) == described(one))
+            encoder = chosen.get("text" if stream == ENRICHMENT else stream)  # one encoder reads both
+            usual = (one for one in rivals if one.encoder == encoder and label(one) == described(one))
             members[stream] = next(usual, None)
         if all(members.values()):
             whole[name + (RANDOM if any(one.about.get("stand_in") for one in members.values()) else "")] = members

@@ -53,6 +53,16 @@ def labels(project, stream="face"):
     return [profiles.label(found) for found in profiles.stored(project)[stream]]
 
 
+def test_profiles_are_told_with_the_enrichment_and_without(demo):
+    for settings in ({}, {"enricher": "none"}):
+        project = opened(demo, **settings)
+        sets = profiles.stored(project)
+        own = {stream: rivals[0] for stream, rivals in sets.items()}
+        assert list(profiles._whole(own, sets)) == ["light"]
+        for stream in sets:
+            assert labels(project, stream) == [project.sets[stream].encoder]
+
+
 def test_only_sets_of_the_same_content_and_input_are_compared(demo):
     opened(demo, encoders={"face": {"orientations": 4}})
     opened(demo, encoders={"face": {"orientations": 5}}, frames=2)
