@@ -39,7 +39,8 @@ def make_enricher(settings: Settings) -> Enricher | None:
     try:
         return kind(**given)
     except TypeError as error:
-        raise SettingsError(f"llm = {settings.llm!r}: {error}; see ecmf_lib.enrich.{kind.__name__}") from None
+        # names only: a key that somebody wrote here must not end in a log
+        raise SettingsError(f"llm, with {', '.join(given) or 'nothing'}: {error}; see {kind.__name__}") from None
 
 
 def with_measures(encoders: Mapping[str, Encoder]) -> dict[str, Encoder]:
