@@ -154,7 +154,9 @@ def probe(project: Project) -> pd.DataFrame | None:
     if len(sets) > 1:
         spec = ModelSpec(TOGETHER, "late-logistic")
         tables.append(_scores(project, data, groups, TOGETHER, spec, _whole(own, sets)))
-    tables.append(_scores(project, data, groups, "", ModelSpec(MAJORITY, "majority"), {MAJORITY: own}))
+    tables.append(
+        _scores(project, data, groups, "", ModelSpec(MAJORITY, "majority"), {MAJORITY: own}).assign(numbers=0)
+    )
     get_reusable_executor().shutdown()  # else the kernel's end kills joblib's processes, and they complain
     return pd.concat(tables, ignore_index=True)
 
