@@ -26,8 +26,8 @@ from threadpoolctl import threadpool_limits
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from . import fusion
-from .samples import DataError, FusionData, inner_folds
+from ecmf_lib import fusion
+from ecmf_lib.samples import DataError, FusionData, inner_folds
 
 #: Standardised features are cut here: a column that is nearly always 0 would otherwise reach tens of deviations.
 CLIP_AT = 5.0

@@ -307,6 +307,8 @@ def reached_modules(code: str) -> list[str]:
                 if path not in reached:
                     reached.add(path)
                     todo.append((LIBRARY / path).read_text(encoding="utf-8"))
+    if "encoders/__init__.py" in reached:  # it imports families of models by name, when one is asked for
+        reached |= {path.relative_to(LIBRARY).as_posix() for path in (LIBRARY / "encoders").glob("*.py")}
     return sorted(reached)
 
 

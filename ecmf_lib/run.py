@@ -67,11 +67,20 @@ def report(
         _say_ledger(project)
         wanted = _applicable(wanted, project)
         outcomes = run_notebooks(
-            target, parameters, notebooks=wanted, data_key=project.data_fingerprint, force=force, say=typer.echo
+            target, parameters, notebooks=wanted, data_key=_data_key(project), force=force, say=typer.echo
         )
     typer.echo(f"report: {os.path.relpath(target / 'index.html')}")
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _data_key(project) -> str:
+    """Changes with what the notebooks read: the project's own data, and other profiles that are stored (01)."""
+    from ecmf_lib.profiles import stored
+
+    return "|".join(
+        [project.data_fingerprint, *(s.about["fingerprint"] for sets in stored(project).values() for s in sets)]
+    )
 
 
 def _applicable(wanted: list[str], project) -> list[str]:

@@ -22,10 +22,10 @@ import torch
 from sklearn.utils.parallel import Parallel, delayed
 from tqdm import tqdm
 
-from . import fit as fitting
-from . import fusion, samples
-from .fit import KINDS, Fitted, ModelSpec, Recipe, fit
-from .samples import DataError, FusionData, grouped_folds
+from ecmf_lib import fit as fitting
+from ecmf_lib import fusion, samples
+from ecmf_lib.fit import KINDS, Fitted, ModelSpec, Recipe, fit
+from ecmf_lib.samples import DataError, FusionData, grouped_folds
 
 __all__ = [
     "KINDS",
