@@ -25,6 +25,9 @@ EncoderOption = Annotated[
     list[str] | None,
     typer.Option(help="STREAM=NAME[:SETTING=VALUE,…], in place of the profile's, e.g. audio=wavlm-large:layers=last4"),
 ]
+LLMOption = Annotated[
+    list[str] | None, typer.Option(help="NAME=VALUE of the language model, e.g. base_url=… (enricher llm) or folder=…")
+]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of a notebook parameter")]
 
 
@@ -38,6 +41,7 @@ def report(
     profile: ProfileOption = "light",
     encoder: EncoderOption = None,
     weights: WeightsOption = "",
+    llm: LLMOption = None,
     settings: SetOption = None,
     force: Annotated[bool, typer.Option(help="execute even what nothing has touched")] = False,
 ) -> None:
@@ -59,7 +63,7 @@ def report(
             )
         run = name if profile == "light" and not encoder else f"{name}-{profile}"
         target = (output or REPO / "reports" / run).resolve()
-        parameters = _parameters(spec, profile, encoder, weights, settings) | {"output": _relative(target)}
+        parameters = _parameters(spec, profile, encoder, weights, llm, settings) | {"output": _relative(target)}
         wanted = notebook or list(NOTEBOOKS)
         for one in wanted:
             parameters_of(one, parameters)  # refuse a bad parameter before anything long starts
@@ -107,6 +111,7 @@ def extract(
     profile: ProfileOption = "light",
     encoder: EncoderOption = None,
     weights: WeightsOption = "",
+    llm: LLMOption = None,
     settings: SetOption = None,
 ) -> None:
     """Decode every clip and store its features; goes on where an earlier run stopped."""
@@ -114,7 +119,7 @@ def extract(
         from ecmf_lib.config import check_parameters
         from ecmf_lib.project import open_project
 
-        parameters = _parameters(_relative_spec(corpus), profile, encoder, weights, settings)
+        parameters = _parameters(_relative_spec(corpus), profile, encoder, weights, llm, settings)
         _say_ledger(open_project(check_parameters("01_extract_features", parameters)))
 
 
@@ -261,7 +266,7 @@ def _assignments(pairs: list[str] | None) -> dict:
         name, sign, value = pair.partition("=")
         if not sign:
             raise SettingsError(f"--set {pair}: expected NAME=VALUE, for example --set seeds=5")
-        if name in ("corpus", "output", "profile", "encoders", "weights"):
+        if name in ("corpus", "output", "profile", "encoders", "weights", "llm"):
             raise SettingsError(f"--set {pair}: the {name} is given to the command itself, see ecmf report --help")
         if name not in fields:
             raise SettingsError(f"--set {pair}: {name}: unknown; the notebooks take {', '.join(sorted(fields))}")
@@ -282,6 +287,17 @@ def swaps(options: list[str] | None) -> dict[str, dict]:
     return given
 
 
+def language_model(pairs: list[str] | None) -> dict:
+    """``["base_url=http://127.0.0.1/v1", "allow_remote=true"]`` → ``{"base_url": …, "allow_remote": True}``."""
+    given = {}
+    for pair in pairs or []:
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            raise SettingsError(f"--llm {name}: expected NAME=VALUE, for example --llm model=qwen3")
+        given[name] = {"true": True, "false": False}.get(value, value if name == "model" else _number(value))
+    return given
+
+
 def _number(value: str) -> int | float | str:
     for kind in (int, float):
         try:
@@ -291,11 +307,19 @@ def _number(value: str) -> int | float | str:
     return value
 
 
-def _parameters(spec: str, profile: str, encoder: list[str] | None, weights: str, settings: list[str] | None) -> dict:
+def _parameters(
+    spec: str,
+    profile: str,
+    encoder: list[str] | None,
+    weights: str,
+    llm: list[str] | None,
+    settings: list[str] | None,
+) -> dict:
     """What the command line says, as notebook parameters; a model pack keeps its name, folders become relative."""
     from ecmf_lib.faces import INSIGHTFACE_PACKS
 
-    given = {"corpus": spec, "profile": profile, "encoders": swaps(encoder)} | _assignments(settings)
+    chosen = {"profile": profile, "encoders": swaps(encoder), "llm": language_model(llm)}
+    given = {"corpus": spec} | chosen | _assignments(settings)
     if weights:
         given["weights"] = weights if weights in INSIGHTFACE_PACKS else _relative(Path(weights))
     return given

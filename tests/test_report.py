@@ -202,9 +202,18 @@ def test_encoders_are_swapped_on_the_command_line():
             run.swaps([wrong])
 
 
+def test_a_language_model_is_named_on_the_command_line():
+    given = run.language_model(["base_url=http://127.0.0.1:1/v1", "model=7", "allow_remote=true", "timeout=2.5"])
+    assert given == {"base_url": "http://127.0.0.1:1/v1", "model": "7", "allow_remote": True, "timeout": 2.5}
+    with pytest.raises(SettingsError, match="--llm model: expected NAME=VALUE"):
+        run.language_model(["model"])
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--set", "enricher=llm", "--llm", "base_url=http://example.org/v1", "--llm", "model=m"], "allow_remote"),
+        (["--set", "enricher=llm", "--llm", "modle=m"], "llm, with modle"),
         (["--profile", "heavy"], "no profile 'heavy'; choose from light"),
         (["--encoder", "audio=char-ngram"], "is for stream 'text', not for 'audio'"),
         (["--set", "profile=base"], "the profile is given to the command itself"),
