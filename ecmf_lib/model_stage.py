@@ -10,7 +10,6 @@ A thread is enough, because the libraries let go of Python's lock while they com
 from __future__ import annotations
 
 import ctypes
-import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -168,15 +167,7 @@ def provenance(encoder: ModelEncoder) -> dict:
     """
     found = encoder.checkpoint
     said = {"checkpoint": {"origin": found.origin, "commit": found.commit, "digest": found.digest}}
-    return said | ({"stand_in": True} if _is_stand_in(encoder) else {})
-
-
-def _is_stand_in(encoder: ModelEncoder) -> bool:
-    try:
-        config = json.loads((encoder.folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return False  # an ONNX file, or a format without one
-    return isinstance(config, dict) and bool(config.get("ecmf_stand_in"))
+    return said | ({"stand_in": True} if found.stand_in else {})
 
 
 def computed(encoder: ModelEncoder, device: str, before: Mapping[str, str] | None = None) -> dict[str, str]:

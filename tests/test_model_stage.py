@@ -138,6 +138,10 @@ def test_where_numbers_come_from(tmp_path, monkeypatch):
     assert provenance(encoder) == {"checkpoint": said}
     (tmp_path / "config.json").write_text(json.dumps({"ecmf_stand_in": True}))
     assert provenance(encoder) == {"checkpoint": said, "stand_in": True}
+    for content, random in ((b"x" * 9000 + b"ecmf_stand_in", True), (b"trained", False)):  # an ONNX file
+        (tmp_path / "model.onnx").write_bytes(content)
+        monkeypatch.setattr(Tally, "checkpoint", Weights(tmp_path / "model.onnx", "1" * 16, "your folder"))
+        assert ("stand_in" in provenance(encoder)) == random
     cpu = {"device": "cpu", "precision": "float32"}
     assert computed(encoder, "cpu") == computed(encoder, "cpu", cpu) == cpu
     assert computed(encoder, "cuda", cpu) == {"device": "cpu + cuda", "precision": "float32 + float16"}

@@ -29,7 +29,7 @@ def test_a_stand_in_is_found_says_what_it_is_and_follows_its_seed(tmp_path, name
         written = stand_ins.write(card, tmp_path / folder, seed=seed)
         assert written == tmp_path / folder / name
         found = find(card, tmp_path / folder)
-        assert found.origin == "your folder" and found.path in (written, written / "model.onnx")
+        assert found.origin == "your folder" and found.path in (written, written / "model.onnx") and found.stand_in
         digests.append(found.digest)
     assert digests[0] == digests[1] != digests[2]
     if found.path.is_dir():

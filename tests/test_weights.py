@@ -307,6 +307,12 @@ def test_foreign_code_is_refused(tmp_path, file):
     assert "auto_map" in message and file in message
 
 
+def test_weights_that_only_transformers_would_look_at_are_refused(tmp_path):
+    folder = write_text(tmp_path / TEXT.name)
+    (folder / "config.json").write_text('{"model_type": "xlm-roberta", "transformers_weights": "other.safetensors"}')
+    assert "'other.safetensors'" in refusal(TEXT, tmp_path, "damaged")
+
+
 @pytest.mark.parametrize("new", [True, False])
 def test_pickled_tensors_are_fine_and_pickled_modules_are_not(tmp_path, new):
     torch = pytest.importorskip("torch")
@@ -336,6 +342,18 @@ def test_pickles_with_commands_are_refused_unread(tmp_path, protocol):
     torch.save(table, tmp_path / "pytorch_model.bin", pickle_protocol=protocol)
     with pytest.raises(Unfit) as caught:
         check_weights(tmp_path / "pytorch_model.bin")
+    assert not caught.value.safe
+
+
+def test_a_pickle_in_front_of_a_zip_does_not_hide_behind_it(tmp_path):
+    torch = pytest.importorskip("torch")
+    file = tmp_path / "pytorch_model.bin"
+    torch.save({"a": torch.zeros(2)}, file)
+    whole = file.read_bytes()
+    torch.save({"a": Evil()}, file, _use_new_zipfile_serialization=False)
+    file.write_bytes(file.read_bytes() + whole)
+    with pytest.raises(Unfit) as caught:
+        check_weights(file)
     assert not caught.value.safe
 
 

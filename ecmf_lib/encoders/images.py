@@ -110,7 +110,7 @@ class TimmImages(_Images):
     timm's configuration of OpenAI's CLIP leaves out: its weights were trained with QuickGELU.
     """
 
-    libraries = ("timm", "PIL")
+    libraries = ("torch", "torchvision", "timm", "PIL")
     common: ClassVar = _Images.common | {"activation": "own"}
     choices: ClassVar = _Images.choices | {"activation": ("own", "quick_gelu")}
 
@@ -239,7 +239,7 @@ _TOWERS = {
 class _Transformers(_Images):
     """Models of transformers' format; the pictures go through their own image processor."""
 
-    libraries = ("transformers",)
+    libraries = ("torch", "torchvision", "transformers")  # torchvision resizes, where it is installed
 
     _config_ = None
 

@@ -117,7 +117,11 @@ def _torch(path: Path) -> None:
 
 def _names(path: Path) -> Iterator[str]:
     """Every "module name" that the pickles of a file of ``torch.save`` refer to."""
-    if zipfile.is_zipfile(path):
+    with open(path, "rb") as file:
+        zipped = (
+            file.read(4) == b"PK\3\4"
+        )  # as torch tells them apart: something in front of a zip is read instead of it
+    if zipped:
         with zipfile.ZipFile(path) as archive:
             pickles = [name for name in archive.namelist() if name.endswith(".pkl")]
             if not pickles:

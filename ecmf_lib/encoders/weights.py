@@ -101,9 +101,12 @@ class Weights:
     @property
     def stand_in(self) -> bool:
         """Whether these are random weights of :mod:`ecmf_lib.encoders.stand_ins`, whose features mean nothing."""
-        if self.path.is_dir():
-            return bool(read_json(self.path / "config.json").get("ecmf_stand_in"))
-        return b"ecmf_stand_in" in self.path.read_bytes()[-4096:]  # metadata of an ONNX file comes last
+        if self.path.is_file():
+            with open(self.path, "rb") as file:
+                file.seek(max(0, self.path.stat().st_size - 4096))
+                return b"ecmf_stand_in" in file.read()  # metadata of an ONNX file comes last
+        config = self.path / "config.json"
+        return config.is_file() and bool(read_json(config).get("ecmf_stand_in"))
 
 
 def find(card: Card, root: Path | str | None) -> Weights:
@@ -262,8 +265,11 @@ def _pickles(folder: Path) -> list[str]:
 
 
 def _refuse_code(file: Path) -> None:
-    if "auto_map" in read_json(file):
+    content = read_json(file)
+    if "auto_map" in content:
         raise Unfit(file, "asks for code from its repository (auto_map)", safe=False)
+    if content.get("transformers_weights"):  # transformers would read them, and nobody has looked at them
+        raise Unfit(file, f"names weights of its own ({content['transformers_weights']!r}, transformers_weights)")
 
 
 def _digest(card: Card, files: dict[str, Path], origin: str) -> str:
