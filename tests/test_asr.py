@@ -262,7 +262,7 @@ def test_a_complete_corpus_needs_no_model(corpus, tmp_path):
 
 
 def test_missing_weights_show_before_any_clip(corpus, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(asr, "run_jobs", lambda *_, **__: pytest.fail("a clip was touched"))
     with pytest.raises(WeightsError, match="whisper-small"):
         run(corpus, tmp_path / "nothing", tmp_path / "cache")

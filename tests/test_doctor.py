@@ -19,6 +19,7 @@ AS_AUDIO = {"audio": AUDIO}
 def machine(tmp_path, monkeypatch):
     """A machine with nothing downloaded and no network."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("ecmf_lib.encoders.weights.insightface_folder", lambda: tmp_path / "insightface")
     monkeypatch.setenv("ECMF_DATA", str(tmp_path / "data"))

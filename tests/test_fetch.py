@@ -391,11 +391,14 @@ def test_cards_by_profile_and_name():
 def test_command_takes_the_address_and_the_folder_from_the_environment(hub, tmp_path):
     publish(hub)
     machine = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "ECMF_DATA": str(tmp_path / "data")}
+    machine = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))
+    } | machine
     command = [sys.executable, "-c", "from ecmf_lib.run import app; app()", "fetch", "--encoder", TIMM.name]
-    done = subprocess.run(command, env=os.environ | machine, capture_output=True, text=True)
+    done = subprocess.run(command, env=machine, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "hf" / "hub" / "models--timm--vit_base_patch32_siglip_256.v2_webli").is_dir()
     hub.refuse = 404
-    done = subprocess.run([*command, "--encoder", "e5-small"], env=os.environ | machine, capture_output=True, text=True)
+    done = subprocess.run([*command, "--encoder", "e5-small"], env=machine, capture_output=True, text=True)
     assert done.returncode == 1
     assert "is there" in done.stdout and "e5-small" in done.stderr and "Traceback" not in done.stderr
