@@ -230,6 +230,7 @@ def refusals() -> Iterator[None]:
     from ecmf_lib.encoders import EncoderError
     from ecmf_lib.enrich_prompt import EnrichError
     from ecmf_lib.faces import DetectorError
+    from ecmf_lib.model_stage import ModelError
     from ecmf_lib.shards import StoreError
     from ecmf_lib.workers import WorkerError
 
@@ -241,6 +242,7 @@ def refusals() -> Iterator[None]:
         EncoderError,
         EnrichError,
         DetectorError,
+        ModelError,
         StoreError,
         WorkerError,
         OSError,

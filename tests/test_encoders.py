@@ -164,6 +164,10 @@ def test_one_encoder_of_a_profile_can_be_swapped():
         ({"sound": "egemaps"}, "no stream 'sound'; choose from global, face, audio, text, enrichment"),
         ({"audio": "wav2vec9"}, "no encoder 'wav2vec9'; choose from"),
         ({"text": {"width": 3}}, "has no setting width; it takes dim"),
+        ({"text": {"signed": "false"}}, r"char-ngram': signed = 'false'; expected true or false \(1 or 0\)"),
+        ({"text": {"dim": "many"}}, "dim = 'many'; expected a number, as 512 is one"),
+        ({"text": {"reads": 1}}, "reads = 1; expected a word, as 'transcript' is one"),
+        ({"audio": {"name": "hubert-base-zh", "chunk": "ten"}}, "chunk = 'ten'; expected a number"),
         ({"enrichment": {"dim": 3}}, "profile 'light' has no stream 'enrichment'; give it a name"),
     ],
 )

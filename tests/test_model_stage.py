@@ -8,12 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import typer
 
 from ecmf_lib.encoders.base import ClipInputs, EncoderError, MissingStream
 from ecmf_lib.encoders.cards import Card
 from ecmf_lib.encoders.model import ModelEncoder, Prepared
 from ecmf_lib.encoders.weights import Weights
 from ecmf_lib.model_stage import WAITING, ModelError, ModelStage, computed, provenance, run_clips
+from ecmf_lib.run import refusals
 
 CARD = Card("tally", "global", "none", "nobody/tally", 2, 1, 1, "CC0", "ours", "audio")
 
@@ -123,6 +125,12 @@ def test_a_model_that_works_for_nothing_is_an_error_for_the_caller():
         list(stage.give(0, {"global": [sound(1), sound(2)]}))
         list(stage.finish())
     stage.close()
+
+
+def test_the_command_line_says_so_without_a_traceback(capsys):
+    with pytest.raises(typer.Exit) as ended, refusals():
+        run_clips(Picky(CARD, all=True), [sound(1), sound(2)])
+    assert ended.value.exit_code == 2 and "fails on every clip" in capsys.readouterr().err
 
 
 def test_a_wrong_number_of_answers_is_not_passed_on(monkeypatch):

@@ -20,6 +20,19 @@ class EncoderError(ValueError):
     """An unknown encoder or setting, or features that break the encoder's own declaration."""
 
 
+# how a message calls the kind of a setting
+_KINDS = {str: "a word", bool: "true or false (1 or 0)", int: "a number", float: "a number"}
+
+
+def _alike(value: object, usual: object) -> bool:
+    """Whether a setting's value is of the kind of its usual one; else it would be found out in the middle of a run."""
+    if isinstance(usual, bool):
+        return value in (True, False)  # 1 and 0 are these
+    if isinstance(usual, int | float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, type(usual))
+
+
 class MissingStream(Exception):
     """The clip has nothing for this stream; the message is the reason that the ledger records."""
 
@@ -93,6 +106,12 @@ class Encoder(ABC):
         if unknown:
             known = ", ".join(self.defaults) or "no settings"
             raise EncoderError(f"encoder '{self.name}' has no setting {', '.join(unknown)}; it takes {known}")
+        for key, value in settings.items():
+            usual = self.defaults[key]
+            if not _alike(value, usual):
+                raise EncoderError(
+                    f"encoder '{self.name}': {key} = {value!r}; expected {_KINDS[type(usual)]}, as {usual!r} is one"
+                )
         self.settings = {**self.defaults, **settings}
 
     @property
