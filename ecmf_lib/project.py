@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.api.types import is_numeric_dtype
 from pandas.io.formats.style import Styler
 
 from ecmf_lib import __version__
@@ -320,8 +321,10 @@ def readable(frame: pd.DataFrame, name: str) -> Styler:
     name : str
         Unique on the page. pandas would draw a random one, and no two reports would be the same.
     """
+    left = [{"selector": "", "props": "text-align: left"}]  # for words; numbers stand best at the right
     return (
         Styler(frame.reset_index(drop=True), uuid=name, cell_ids=False)
+        .set_table_styles({column: left for column in frame.columns if not is_numeric_dtype(frame[column])})
         .format(precision=3, na_rep="", escape="html")
         .format_index(escape="html", axis=1)
         .hide()

@@ -8,6 +8,7 @@ width. Nothing here puts transcripts in a figure: matplotlib's own font has no C
 from ecmf_lib.plots.branches import two_branches
 from ecmf_lib.plots.clip import face_crops, feature_bars, film_strip, gallery, waveform_and_pitch
 from ecmf_lib.plots.corpus import annotator_agreement, class_balance, ledger_summary, stream_maps
+from ecmf_lib.plots.cues import cue_shares
 from ecmf_lib.plots.models import confusion, per_class_f1, scores_with_intervals, stream_weights
 from ecmf_lib.plots.style import EMOTION_COLOURS, STREAM_COLOURS, WIDTH, colours, use_style
 
@@ -19,6 +20,7 @@ __all__ = [
     "class_balance",
     "colours",
     "confusion",
+    "cue_shares",
     "face_crops",
     "feature_bars",
     "film_strip",
