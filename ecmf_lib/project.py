@@ -168,11 +168,12 @@ def open_project(settings: Settings, *, progress: bool = True) -> Project:
     if corpus.features:
         sets, ledger = _import(corpus, store)
         return Project(settings, corpus, {}, None, sets, ledger)
-    if settings.asr:
-        corpus = _transcribed(corpus, settings, store.root / "transcripts", progress)
     weights = settings.weights if settings.weights in INSIGHTFACE_PACKS else resolve(settings.weights or ".")
     detector = get_detector(settings.detector, weights if settings.weights else None)
     enricher = make_enricher(settings)
+    if settings.asr:
+        check_weights(encoders)  # before hours of listening
+        corpus = _transcribed(corpus, settings, store.root / "transcripts", progress)
     cues, enriched = [], None
 
     def features(corpus: Corpus, encoders: Mapping[str, Encoder]) -> tuple[pd.DataFrame, dict[str, FeatureSet]]:

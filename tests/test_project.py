@@ -10,6 +10,7 @@ import pytest
 
 from ecmf_lib.config import Settings
 from ecmf_lib.corpus import make_corpus
+from ecmf_lib.encoders.weights import WeightsError
 from ecmf_lib.project import NUMERIC_PACKAGES, Results, open_project, readable, store_folder, thinned
 
 
@@ -58,6 +59,16 @@ def test_provenance_is_complete(features):
     assert all(name in facts["packages"] for name in NUMERIC_PACKAGES)
     assert len(facts["data fingerprint"]) == 16
     assert "sources" in facts["code version"]
+
+
+def test_missing_weights_of_an_encoder_show_before_anything_is_heard(six_clips, tmp_path, monkeypatch):
+    monkeypatch.setenv("ECMF_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("ecmf_lib.asr.transcribe", lambda *_, **__: pytest.fail("clips were listened to"))
+    (tmp_path / "weights").mkdir()
+    given = {"corpus": str(six_clips), "weights": str(tmp_path / "weights"), "asr": "whisper-small"}
+    with pytest.raises(WeightsError, match="encoder 'siglip2-b32': no weights on this machine"):
+        open_project(Settings(**given, encoders={"global": "siglip2-b32"}))
 
 
 def test_thinned_keeps_the_spread(tmp_path):
