@@ -8,7 +8,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[1]
 
-# Device "auto" is the CPU in tests, also where there is a GPU, whose half precision is another number; before torch comes.
+# "auto" is the CPU in tests, also where there is a GPU, whose half precision gives other numbers. Before torch comes.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 

@@ -257,6 +257,19 @@ def test_classes_on_our_crops_are_those_on_crops_that_others_made(real, takes, d
     assert np.corrcoef(theirs[found].ravel(), ours[found].ravel())[0, 1] > 0.85
 
 
+def test_classes_on_crops_of_the_original_clips_are_those_on_the_crops_that_others_made_of_them(real):
+    """Of two takes, both neutral, the 1280×720 clip is here too. Measured: 97.5 % with each of the three detectors."""
+    card, same = replace(FACES, pattern="fer2013_big*.onnx"), []
+    ours, theirs = (OnnxFaces(replace(card, uses=uses), real / "weights") for uses in ("faces", "frames"))
+    for take in ("01-01-01-01-01-01-01", "01-01-01-01-02-01-01"):
+        frames, made = (
+            read_media(real / "ravdess_clips" / f"{take}{of}.mp4", n_frames=20).frames for of in ("", "_neutral_face20")
+        )
+        crops = track_faces(frames, get_detector("yunet", real / "weights")).crops
+        same.append(ours.probabilities(crops).argmax(1) == theirs.probabilities(made).argmax(1))
+    assert np.mean(same) >= 0.80
+
+
 def test_real_probabilities_are_those_of_onnxruntime_alone(real, takes):
     file = real / "weights" / "fer2013_mini_XCEPTION.102-0.66.onnx"
     encoder = OnnxFaces(replace(FACES, uses="frames", pattern=file.name), real / "weights")
