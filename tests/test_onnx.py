@@ -211,6 +211,15 @@ def test_a_file_that_is_no_model_is_refused(root, family, card):
 
 
 @both
+def test_weights_beside_the_file_are_refused(root, family, card):
+    """They would be loaded, and no fingerprint would know of them."""
+    file = root / card.name / "model.onnx"
+    onnx.save(onnx.load(file), file, save_as_external_data=True, location="weights.data", size_threshold=0)
+    with pytest.raises(WeightsError, match="expected all in one file"):
+        family(card, root).ready("cpu")
+
+
+@both
 def test_fingerprint_follows_settings_and_weights(root, family, card, tmp_path):
     stand_ins.write(card, tmp_path / "other", seed=1)
     prints = [family(card, root).fingerprint, family(card, tmp_path / "other").fingerprint]

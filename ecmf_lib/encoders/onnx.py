@@ -73,11 +73,15 @@ class _Onnx(ModelEncoder):
 
     def _graph(self) -> onnx.ModelProto:
         import onnx
+        from onnx.external_data_helper import uses_external_data
 
         try:
-            return onnx.load(self.folder, load_external_data=False)
+            model = onnx.load(self.folder, load_external_data=False)
         except Exception as error:  # of the protocol buffer, which shares no base class with others
             raise unfit(self.name, self.folder, f"no readable ONNX model ({_first_line(error)})") from None
+        if any(uses_external_data(tensor) for tensor in model.graph.initializer):  # which no checksum would cover
+            raise unfit(self.name, self.folder, "keeps its weights in a file of their own; expected all in one file")
+        return model
 
 
 # ------------------------------------------------------------------------------------------------ classifiers
@@ -306,6 +310,7 @@ class FaceRecognition(_Onnx):
         return Prepared(tuple(pictures(clip, self.card.uses)))
 
     def _load(self, device: str, dtype: torch.dtype):
+        self._graph()  # as far as it can be checked without running it
         with contextlib.redirect_stdout(io.StringIO()):
             from insightface.model_zoo import get_model
 
