@@ -84,6 +84,15 @@ def test_what_one_clip_cannot_do_does_not_touch_the_others(monkeypatch):
         encoder.encode(clip(1, 2, 3, 4))
 
 
+def test_numbers_beyond_half_precision_name_the_mend(monkeypatch):
+    import torch
+
+    encoder = Doubling(CARD)
+    monkeypatch.setattr(encoder, "_dtype", lambda device: torch.float16)
+    good, bad = encoder.run([encoder.prepare(clip(1)), encoder.prepare(clip(np.inf))])
+    assert good == 2 and isinstance(bad, EncoderError) and "set precision = 'full'" in str(bad)
+
+
 @pytest.mark.parametrize("how", POOLINGS)
 def test_pooling(how, rng):
     steps = rng.normal(size=(9, 3)).astype("f4")

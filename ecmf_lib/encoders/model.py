@@ -183,8 +183,17 @@ class ModelEncoder(Encoder):
         for clip in clips:
             mine, start = outputs[start : start + len(clip.items)], start + len(clip.items)
             wrong = next((output for output in mine if isinstance(output, Exception)), None)
-            features.append(wrong or self._pooled(clip, mine))
+            features.append(wrong or self._in_range(self._pooled(clip, mine)))
         return features
+
+    def _in_range(self, features: np.ndarray) -> np.ndarray | EncoderError:
+        """Features, unless they are out of the range of half precision, which ends at 65 504."""
+        import torch
+
+        if self._dtype(self._device) == torch.float32 or np.isfinite(features).all():
+            return features
+        problem = "numbers beyond half precision on this device; set precision = 'full'"
+        return EncoderError(f"encoder '{self.name}': {problem}")
 
     def _encode(self, clip: ClipInputs) -> np.ndarray:
         (features,) = self.run([self.prepare(clip)])
