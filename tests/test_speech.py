@@ -271,6 +271,8 @@ def test_unusable_settings_are_refused():
     for name, settings in [
         ("hubert-base-zh", {"layers": "own"}),
         ("hubert-base-zh", {"chunk": 5, "overlap": 5}),
+        ("hubert-base-zh", {"chunk": 5, "overlap": 4.995}),
+        ("hubert-base-zh", {"chunk": 0.01, "overlap": 0}),
         (WHISPER, {"overlap": 30}),
         (WHISPER, {"chunk": 20}),
     ]:

@@ -42,10 +42,10 @@ class _SpeechEncoder(ModelEncoder):
 
     def __init__(self, card, root=None, **settings):
         super().__init__(card, root, **settings)
-        if not 0 <= self.settings["overlap"] < self._longest:
+        if not 0 <= self.settings["overlap"] <= self._longest - 1:
             raise EncoderError(
                 f"encoder '{self.name}': overlap = {self.settings['overlap']} s; "
-                f"expected less than a chunk ({self._longest} s)"
+                f"expected at least 1 s less than a chunk ({self._longest} s)"
             )
 
     @property
