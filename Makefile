@@ -7,6 +7,8 @@ WEIGHTS ?=
 # more of `ecmf report`'s options, e.g. ARGS="--set seeds=5 --set detector=lbp"
 ARGS    ?=
 BIN     := .venv/bin
+# weights of the profile that are not here yet; if that fails, the report says what is missing. Swaps are fetched by name.
+FETCH    = $(if $(filter-out light,$(PROFILE)),$(if $(findstring --encoder,$(ARGS)),,$(BIN)/ecmf fetch --profile $(PROFILE) $(if $(WEIGHTS),--weights "$(WEIGHTS)") || true))
 
 .PHONY: help setup reports test lint lab bench lock clean
 .DEFAULT_GOAL := help
@@ -24,6 +26,7 @@ help:  ## this list
 setup: .venv/ready  ## make .venv with the exact versions of requirements.lock
 
 reports: setup  ## run the notebooks on CORPUS (default: demo), write reports/<corpus>[-<profile>]/index.html
+	@$(FETCH)
 	$(BIN)/ecmf report "$(CORPUS)" --profile $(PROFILE) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
 
 lint: setup  ## ruff: style and common mistakes, library, tests and notebooks

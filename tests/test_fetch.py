@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
+from conftest import REPO
 from safetensors.numpy import save
 
 from ecmf_lib.encoders import EncoderError
@@ -402,3 +404,22 @@ def test_command_takes_the_address_and_the_folder_from_the_environment(hub, tmp_
     done = subprocess.run([*command, "--encoder", "e5-small"], env=machine, capture_output=True, text=True)
     assert done.returncode == 1
     assert "is there" in done.stdout and "e5-small" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make on this machine")
+@pytest.mark.parametrize(
+    ("given", "fetched"),
+    [
+        ([], False),
+        (["PROFILE=base"], True),
+        (["PROFILE=base", "WEIGHTS=mine"], True),
+        (["PROFILE=base", "ARGS=--encoder audio=egemaps"], False),
+    ],
+)
+def test_make_reports_fetches_what_a_profile_lacks(given, fetched):
+    said = subprocess.run(
+        ["make", "-n", "reports", *given], cwd=REPO, capture_output=True, text=True, check=True
+    ).stdout
+    *before, report = said.splitlines()
+    assert "ecmf report" in report and ("ecmf fetch --profile base" in before[-1]) == fetched
+    assert ("--weights" in report) == ("WEIGHTS=mine" in given) == ("--weights" in before[-1])
