@@ -18,6 +18,7 @@ from ecmf_lib.project import Project, store_folder
 
 matplotlib.use("Agg")
 SERVER = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
+POSITIVE = "words sound clearly positive (VADER +0.60)"
 OWN = " than usual for this speaker"
 LOW = ("quieter" + OWN, "pitch moves much less" + OWN)
 
@@ -108,12 +109,12 @@ def test_a_conversation_with_a_repair_is_told_as_it_was(second, expected):
     path = store_folder(project.corpus) / "enrichment.sqlite"
     with Replies(path) as replies:
         talk = Talk(cues, LLMEnricher(**SERVER).setup)
-        for reply in filter(None, (Reply("I think she is sad."), second)):
+        for reply in filter(None, (Reply("I think\x1b[8m she is sad."), second)):
             replies.put([(talk.request, "a", reply)])
             talk.hear(reply)
     told = explore_text.conversation(project, cues)
     assert [who for who, _ in told] == ["system", "user", "assistant", "user"] + [expected] * bool(expected)
-    assert told[2][1] == "I think she is sad." and "not one JSON object" in told[3][1]
+    assert told[2][1] == "I think\ufffd[8m she is sad." and "not one JSON object" in told[3][1]
     assert explore_text.bill(project).requests == (2 if expected == "assistant" else 1), "what failed is not counted"
 
 
@@ -139,73 +140,6 @@ def test_nearest_by_words_and_by_enrichment():
     assert table["similarity"].tolist() == pytest.approx([0.995, 0, 1, 0.7071], abs=1e-3)
     assert table["label"].tolist() == ["sad", "", "", ""]
     assert set(explore_text.nearest(project, "d")["read"]) == {"enrichment"}
-
-
-# --- where words mislead -------------------------------------------------------------------------------------------
-
-POSITIVE, NEGATIVE = "words sound clearly positive (VADER +0.60)", "words sound negative (VADER -0.40)"
-LONG = "What a truly lovely day this has turned out to be."
-
-
-@pytest.mark.parametrize(
-    ("cues", "rule"),
-    [
-        (Cues("x", "Fine.", voice=LOW[:1], words=("words sound positive (VADER +0.20)",)), explore_text.BARE),
-        (Cues("x", "So that is how it is.", voice=LOW[:1]), explore_text.BARE),
-        (Cues("x", "Yeah.", context=(("A", "It died."),)), explore_text.BARE),
-        (Cues("x", "你在这里呀。", face=("smiles more" + OWN,)), explore_text.BARE),
-        (Cues("x", "我好紧张，怕会出事。", voice=LOW[:1]), None),
-        (Cues("x", "Fine."), None),
-        (Cues("x", "", voice=LOW), None),
-        (Cues("x", LONG, voice=LOW[:1]), None),
-        (Cues("x", LONG, voice=LOW, words=(POSITIVE,)), explore_text.AGAINST),
-        (Cues("x", LONG, voice=("much louder", "voice sharper and tenser"), words=(POSITIVE,)), explore_text.AGAINST),
-        (Cues("x", LONG, voice=LOW, face=("smiles more" + OWN,), words=(POSITIVE,)), None),
-        (Cues("x", LONG, voice=LOW, words=(NEGATIVE,)), None),
-        (Cues("x", LONG, face=("smiles much more" + OWN,), words=(NEGATIVE,)), explore_text.AGAINST),
-        (Cues("x", LONG, "en", words=(POSITIVE,), context=(("A", "I hate you, it is horrible."),)), explore_text.TURN),
-        (Cues("x", LONG, "en", words=(POSITIVE,), context=(("A", "The bus stops here."),)), None),
-    ],
-)
-def test_rules_find_clips_whose_words_may_mislead(cues, rule):
-    assert explore_text.candidates([cues])["rule"].tolist() == ([rule] if rule else [])
-
-
-def test_clips_with_most_cues_come_first():
-    cues = [
-        Cues("a", "Well, now.", voice=LOW[:1]),
-        Cues("b", "Well.", voice=LOW[:1]),
-        Cues("c", "So it is.", voice=LOW),
-    ]
-    found = explore_text.candidates(cues)
-    assert found["id"].tolist() == ["c", "b", "a"]
-    assert found["because"][0] == "quieter; pitch moves much less"
-
-
-def test_a_tone_heard_by_the_model_is_a_reason():
-    cues = [Cues("a", LONG), Cues("b", LONG)]
-    enriched = pd.DataFrame({"id": ["a", "b"], "tone": ["sincere", "ironic"]})
-    assert explore_text.candidates(cues, enriched).values.tolist() == [["b", explore_text.TONE, "tone: ironic"]]
-
-
-def test_changed_shows_labelled_clips_first_and_predictions_of_those_that_have_one():
-    cues = [Cues(one, "Well.", voice=LOW * n) for one, n in zip("abc", (3, 2, 1), strict=True)]
-    project = project_of(cues, label=["sad", "", "happy"], split=["test", "unlabelled", "labelled"])
-    runs = {"words": predictions({"c": ("happy", "sad")}), "all": predictions({"c": ("happy", "happy")})}
-    found = explore_text.candidates(cues)
-    table = explore_text.changed(project, found, runs, n=2)
-    assert table[["id", "label", "words", "all"]].values.tolist() == [["c", "happy", "sad", "happy"], ["a", "", "", ""]]
-    right = explore_text.right_by_rule(found, runs).set_index("rule")
-    assert right.loc[explore_text.BARE].tolist() == [1, 0, 1]
-    assert right.loc["none of these", "clips"] == 0
-
-
-def predictions(guesses):
-    rows = [
-        {"seed": 0, "id": i, "speaker": "s", "label": right, "predicted": guess}
-        for i, (right, guess) in guesses.items()
-    ]
-    return pd.DataFrame(rows)
 
 
 # --- all clips -----------------------------------------------------------------------------------------------------
