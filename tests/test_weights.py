@@ -313,6 +313,15 @@ def test_weights_that_only_transformers_would_look_at_are_refused(tmp_path):
     assert "'other.safetensors'" in refusal(TEXT, tmp_path, "damaged")
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.pth", "model.pth"])
+def test_a_pickle_that_timm_would_take_before_the_safetensors_is_refused(tmp_path, name):
+    folder = write_timm(tmp_path / TIMM.name)
+    (folder / name).write_bytes(b"PK")
+    assert find(TIMM, tmp_path).digest, "timm does not look at it"
+    (folder / "model.safetensors").rename(folder / "open_clip_model.safetensors")
+    assert f"{name} would be read in place of" in refusal(TIMM, tmp_path, "unsafe")
+
+
 @pytest.mark.parametrize("new", [True, False])
 def test_pickled_tensors_are_fine_and_pickled_modules_are_not(tmp_path, new):
     torch = pytest.importorskip("torch")

@@ -246,6 +246,9 @@ def _folder(card: Card, folder: Path) -> Iterator[Path]:
     first = next((folder / name for name in parts.weights if (folder / name).is_file()), None)
     if first is None:
         raise Unfit(folder / parts.weights[0], _instead(folder), safe=not _pickles(folder))
+    for name in ("pytorch_model.pth", "model.pth") if first.name.startswith("open_clip") else ():
+        if (folder / name).exists():  # timm's order
+            raise Unfit(folder / name, f"would be read in place of {first.name}: a pickle", safe=False)
     yield first
     shards = shards_of(first) if first.suffix == ".json" else []
     for file in shards or [first]:
