@@ -14,7 +14,7 @@ import pytest
 from conftest import REPO
 from typer.testing import CliRunner
 
-from ecmf_lib.config import NOTEBOOKS, PROFILES
+from ecmf_lib.config import ENRICHMENT, NOTEBOOKS, PROFILES
 from ecmf_lib.demo import make_demo
 from ecmf_lib.run import app
 
@@ -96,9 +96,10 @@ def test_profile_base_runs_with_weights_from_a_folder(run, monkeypatch):
     result = CliRunner().invoke(app, ["report", str(folder / "demo"), *options, *tiny])
     assert result.exit_code == 0, result.output
     streams = pd.read_csv(folder / "base/tables/01_extract_features/streams.csv")
-    assert dict(zip(streams["stream"], streams["encoder"].str.split(" ").str[0], strict=True)) == PROFILES["base"]
+    expected = PROFILES["base"] | {ENRICHMENT: PROFILES["base"]["text"]}  # one encoder reads both
+    assert dict(zip(streams["stream"], streams["encoder"].str.split(" ").str[0], strict=True)) == expected
     headline = json.loads((folder / "base/tables/03_fuse_and_ablate/headline.json").read_text(encoding="utf-8"))
-    assert headline["provenance"]["encoders"].count("random weights") == 4, "a reader must not take them for results"
+    assert headline["provenance"]["encoders"].count("random weights") == 5, "a reader must not take them for results"
 
 
 MACHINE = re.compile(r"(?<![\w.~-])/(home|root|tmp|Users|usr|work|opt|var)/")
