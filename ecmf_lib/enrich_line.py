@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import openai
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from ecmf_lib.enrich_address import check_address
 from ecmf_lib.enrich_prompt import EnrichError
@@ -38,7 +38,7 @@ class Line:
     def __init__(self, enricher: LLMEnricher):
         self._to = enricher
         here = check_address(enricher.base_url, allow_remote=enricher.allow_remote)
-        self._key = os.environ.get(enricher.key_variable, "") if enricher.key_variable else ""
+        self._key = _key(enricher.key_variable)
         self._body = enricher.body
         self._answered = 0
         self._client = openai.AsyncOpenAI(
@@ -132,6 +132,16 @@ class Line:
         return text.replace(self._key, "***")[:200] if self._key else text[:200]
 
 
+def _key(variable: str) -> str:
+    """The server's key; one that cannot be sent is refused here, as the HTTP library would write it into its error."""
+    key = os.environ.get(variable, "").strip() if variable else ""
+    if not (key.isascii() and key.isprintable()):
+        raise EnrichError(
+            f"${variable} holds signs that no key has, such as a line break or a curly quote; set it anew"
+        )
+    return key
+
+
 class _Garbled(Exception):
     """A response that is no chat completion."""
 
@@ -148,6 +158,12 @@ class _Choice(BaseModel):
 class _Usage(BaseModel):
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _counted(cls, count: object) -> int:
+        """What is no count is 0: an answer is not lost for it."""
+        return count if isinstance(count, int) and 0 <= count < 2**53 else 0
 
 
 class _Completion(BaseModel):

@@ -85,8 +85,16 @@ class LLMEnricher:
             check_number(name, getattr(self, name), kind)
         if self.max_tokens is not None:
             check_number("max_tokens", self.max_tokens, int)
-        if not isinstance(self.allow_remote, bool):  # "false" would be true
-            raise EnrichError(f"allow_remote = {self.allow_remote!r}: expected True or False")
+        for name in ("first_wait", "longest_wait"):
+            check_number(name, getattr(self, name), int | float)
+        for name in ("price_in", "price_out"):
+            if getattr(self, name) not in (None, 0):
+                check_number(name, getattr(self, name), int | float)
+        for name in ("allow_remote", "guided", "replay"):
+            if not isinstance(getattr(self, name), bool):  # "false" would be true
+                raise EnrichError(f"{name} = {getattr(self, name)!r}: expected True or False")
+        if not isinstance(self.options, dict):
+            raise EnrichError(f"options = {self.options!r}: expected fields of the request by name")
         if not self.model or not isinstance(self.model, str):
             raise EnrichError(f"model = {self.model!r}: expected a model's name, as the server calls it")
         load_prompt(self.prompt, "en")

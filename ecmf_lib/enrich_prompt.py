@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,8 @@ MOST_PHRASES = 20  # cues of one kind
 MOST_CONTEXT = 10  # utterances before this one, the latest
 
 _MARKS = re.compile(r"[<>|\[\]{}`]")
+#: The same of an earlier answer, whose JSON stays readable: a transcript may have talked the model into writing them.
+_TURNS = re.compile(r"[<>|]|\[(?=/?[A-Z]+\])")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
 
 
@@ -34,7 +37,7 @@ class EnrichError(ValueError):
 
 def check_number(name: str, value: object, kind: type) -> None:
     """EnrichError unless `value` is a number above 0 of this kind."""
-    if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < math.inf:
         raise EnrichError(f"{name} = {value!r}: expected a {'whole ' if kind is int else ''}number above 0")
 
 
@@ -76,8 +79,9 @@ class Prompt:
         if answer is None:
             return chat
         # templates refuse an empty turn, and a long one is not worth its tokens: it is nonsense anyway
-        said = {"role": "assistant", "content": answer[:LONGEST_TRANSCRIPT].strip() or "{}"}
-        return [*chat, said, {"role": "user", "content": self.repair.replace("{problem}", problem)}]
+        said = {"role": "assistant", "content": _escaped(answer[:LONGEST_TRANSCRIPT].strip(), _TURNS) or "{}"}
+        repair = self.repair.replace("{problem}", _escaped(problem, _TURNS))
+        return [*chat, said, {"role": "user", "content": repair}]
 
 
 @lru_cache(maxsize=16)
@@ -140,11 +144,15 @@ def as_data(data: dict[str, str | bool | list]) -> str:
 def _json(value: str | bool | list) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_json, value)) + "]"
-    written = _MARKS.sub(lambda mark: f"\\u{ord(mark[0]):04x}", json.dumps(value, ensure_ascii=False))
+    written = _escaped(json.dumps(value, ensure_ascii=False), _MARKS)
     if written.isprintable():
         return written
     # control characters, direction marks and other invisible signs; ASCII's own control characters are escaped already
     return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in written)
+
+
+def _escaped(text: str, signs: re.Pattern) -> str:
+    return signs.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text)
 
 
 def _phrase(text: str) -> str:

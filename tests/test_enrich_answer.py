@@ -68,6 +68,13 @@ def test_missing_fields_are_named(field):
         check_answer(json.dumps(content), CUES, "en")
 
 
+@pytest.mark.parametrize("text", ["```\n" + "\n" * 19_000 + "x", " " * 19_000 + "{", "```json\n{" + "\n" * 19_000])
+def test_an_answer_that_runs_on_in_blanks_is_read_at_once(text):
+    """It took hours, in which nothing else went on; a limit would not have ended it."""
+    with pytest.raises(Unusable, match="not one JSON object"):
+        check_answer(text, CUES, "en")
+
+
 def test_cut_off():
     with pytest.raises(Unusable, match="cut off"):
         check_answer(answer()[:-10], CUES, "en", cut_off=True)

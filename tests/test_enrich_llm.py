@@ -240,6 +240,32 @@ def test_the_key_comes_from_the_environment_and_stays_nowhere(monkeypatch, tmp_p
         assert b"s3cret" not in file.read_bytes()
 
 
+@pytest.mark.parametrize("key", ["sk-s3cret\nX", "sk-“s3cret”", "sk-s3cret\x07X"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_repeated(monkeypatch, key):
+    monkeypatch.setenv("MY_KEY", key)
+    with FaultServer() as server, pytest.raises(EnrichError, match=r"\$MY_KEY holds signs") as caught:
+        run(server, 1, key_variable="MY_KEY")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_line_break_after_a_key_is_taken_off(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-s3cret\n")
+    with FaultServer() as server:
+        assert run(server, 1, key_variable="MY_KEY")[0].state == "enriched"
+        assert server.heard[0]["authorization"] == "Bearer sk-s3cret"
+
+
+@pytest.mark.parametrize(
+    "usage", ['{"prompt_tokens": null}', f'{{"prompt_tokens": {10**20}}}', '{"prompt_tokens": -5}']
+)
+def test_an_odd_count_of_tokens_loses_no_answer(usage):
+    content = answer_text("answer", Talk(clips(1)[0], Setup("m", "{}", "v1")).request.messages)[0]
+    body = json.dumps({"choices": [{"message": {"content": content}}], "usage": 0}).replace('"usage": 0', '"usage": U')
+    with _Fixed(body.replace("U}", usage + "}").encode()) as server:
+        (one,) = enrich(clips(1), LLMEnricher(server.url, "m", attempts=1), cache=None, progress=False)
+    assert one.state == "enriched"
+
+
 def test_a_key_that_a_server_repeats_is_not_passed_on(monkeypatch):
     monkeypatch.setenv("MY_KEY", "so it is")  # what the fault server says in its errors
     with FaultServer(status=400) as server:
@@ -302,6 +328,11 @@ def test_an_interrupt_keeps_what_was_answered(tmp_path, monkeypatch):
         ({"attempts": "3"}, "attempts = '3'"),
         ({"max_tokens": True}, "max_tokens = True"),
         ({"base_url": "https://api.example/v1", "allow_remote": "false"}, "allow_remote = 'false'"),
+        ({"replay": "False"}, "replay = 'False'"),
+        ({"guided": "no"}, "guided = 'no'"),
+        ({"options": "x"}, "options = 'x'"),
+        ({"price_in": "a"}, "price_in = 'a'"),
+        ({"longest_wait": float("inf")}, "longest_wait = inf"),
         ({"model": ""}, "model = ''"),
         ({"prompt": "v0"}, "no prompt 'v0'"),
     ],
