@@ -19,7 +19,7 @@ from ecmf_lib.corpus import Corpus
 from ecmf_lib.store import FeatureSet
 
 #: Clips of a speaker from which on their median stands for a habit: its standard error, 1.25 s/√n (Gaussian), is then
-#: half of the threshold NOTICEABLE at most.
+#: about half of the threshold NOTICEABLE at most.
 ENOUGH = 6
 NOTICEABLE = 1.0  # robust standard deviations from the usual: a third of Gaussian clips, one sixth on each side
 STRONG = 2.0  # and from here on "much": one clip in twenty
@@ -74,10 +74,9 @@ def _column(name: str) -> Callable[[pd.DataFrame], pd.Series]:
 
 
 #: Least differences: 1 dB is just heard; pitch 1.5 semitones ('t Hart 1981, words); tempo 5 % of 5 syllables a second
-#: (Quené, J. Phonetics 35, 2007). Spectral balance (alpha ratio, dB)
-#: says how hard a real voice works; the demo's breath noise turns it round. Left out: jitter,
-#: shimmer and harmonics-to-noise ratio, which follow pitch more than the roughness and breath of the demo's voices, and
-#: tempo and pauses from eGeMAPS's functionals (see ecmf_lib.encoders.speech_timing).
+#: (Quené, J. Phonetics 35, 2007). Spectral balance (alpha ratio, dB) says how hard a real voice works; on the demo's
+#: synthetic voices its words need not hold. Left out: jitter, shimmer and harmonics-to-noise ratio, whose words are not
+#: tested, and tempo and pauses from eGeMAPS's functionals (see ecmf_lib.encoders.speech_timing).
 VOICE = (
     Measure("loudness", "egemaps", _loudness, 1.0, "{}louder", "{}quieter"),
     Measure("pitch", "egemaps", _voiced(_F0 + "percentile50.0"), 1.5, "{}higher in pitch", "{}lower in pitch"),

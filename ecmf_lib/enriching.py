@@ -25,10 +25,15 @@ def make_enricher(settings: Settings) -> Enricher | None:
     Raises
     ------
     SettingsError
-        If ``llm`` has a name that the enricher does not know, or lacks one that it needs.
+        If ``llm`` has a name that the enricher does not know, lacks one that it needs, or is given for no model.
     EnrichError
         As the enrichers; above all for a server on another machine without ``allow_remote``.
     """
+    if settings.llm and settings.enricher not in ("llm", "local"):
+        raise SettingsError(
+            f"llm, with {', '.join(settings.llm)}: enricher = '{settings.enricher}' asks no language model; "
+            "set enricher to llm (a server) or local (a folder), or leave llm out"
+        )
     if settings.enricher == "none":
         return None
     if settings.enricher == "cues":

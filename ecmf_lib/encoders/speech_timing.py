@@ -2,7 +2,8 @@
 
 eGeMAPS has no measure of tempo that survives silence before and after the words: on 126 RAVDESS takes of sentences of
 seven syllables, its loudness peaks and voiced segments a second have a rank correlation of at most 0.2 with seven
-syllables divided by the speaking time. Counting syllable nuclei does (0.6).
+syllables divided by the speaking time. Counting syllable nuclei does better: 0.6, but with the speech boundaries that
+the reference has as well; 0.43 against a reference that is trimmed separately.
 
 Syllable nuclei: de Jong & Wempe, "Praat script to detect syllable nuclei and measure speech rate automatically",
 Behavior Research Methods 41(2), 2009; here on openSMILE's loudness and pitch.
