@@ -26,13 +26,13 @@ MOST_REPEATED = {"en": 80, "zh": 30}  # characters in a row, or 60 % of all, tha
 
 # of the six classes and of scoring, as they appear beside a number
 _CLASS = (
-    r"neutral\w*|ang(?:er|ry)|happ(?:y|iness)|sad(?:ness)?|worr(?:y|ied)|surprised?|scores?|probabilit(?:y|ies)|likelihood"
+    r"neutral\w*|ang(?:er|ry)|happ(?:y|iness)|sad(?:ness)?|worr(?:y|ied)|surprised?|joy\w*|fear\w*|scores?|probabilit(?:y|ies)|likelihood"
     r"|中性|愤怒|生气|高兴|开心|快乐|悲伤|难过|担心|担忧|惊讶|分数|得分|评分|概率|可能性"
 )
-_SHARE = r"(?:\d*[.,]\d+|\d+(?:\.\d+)?\s*(?:[%％]|percent\b|/\s*10+\b|out of 10+\b|分)|百分之\S)"
+_SHARE = r"(?:\d*[.,]\d+|\d+(?:\.\d+)?\s*(?:[%％]|percent\b|/\s*10+\b|out of 10+\b|分)|百分之\S|[一二三四五六七八九]成)"
 _BETWEEN = (
-    r"(?:\s|[\"'”:=：(（~≈-]|[的是为有约达占]"
-    r"|\b(?:with|at|by|of|is|are|was|an?|the|about|around|some|score|level|to|as)\b)"
+    r"(?:\s|[\"'”:=：(（~≈,，|/→—–-]|[的是为有约达占]"
+    r"|\b(?:with|at|by|for|of|is|are|was|an?|the|about|around|some|score|level|to|as)\b)"
 )
 _SCORED = re.compile(
     rf"(?:{_CLASS}){_BETWEEN}{{0,12}}{_SHARE}"  # happy with a score of 0.8

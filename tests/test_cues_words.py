@@ -37,7 +37,8 @@ def test_cue_is_found_and_the_language_told_from_the_script(text, cue):
 
 
 @pytest.mark.parametrize(
-    "text", ["We keep the spare paper on the shelf.", "这个不错", "不过他是别人", "你是不是他", "最后一页"]
+    "text",
+    ["We keep the spare paper on the shelf.", "这个不错", "不过他是别人", "你是不是他", "最后一页", "太太在看太阳"],
 )
 def test_words_that_only_look_like_cues(text):
     assert not [cue for cue in lexical_cues(text) if cue.startswith(("negation", "intensifier"))]

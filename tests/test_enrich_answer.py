@@ -117,6 +117,10 @@ def test_scores_on_another_scale_are_brought_to_one():
         'The speaker is described by {"happy": 1} and nothing else.',
         "Neutral 0.2, angry 0.5, happy 0.1, and so it goes on here.",
         "The probability of anger is 90 percent in this clip, it seems.",
+        "The speaker is described as follows: happy, 0.8; sad, 0.1.",
+        "The speaker is described as follows: happy → 0.8 and no more.",
+        "What fits this speaker best is 0.8 for happy, the rest is small.",
+        "This is a speaker with fear 0.9 in the voice and in the face.",
     ],
 )
 def test_scores_in_the_description_are_refused(text):
@@ -125,7 +129,13 @@ def test_scores_in_the_description_are_refused(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["说话人很高兴(0.8),因为火车来了。", "说话人愤怒的可能性是80%,语气平静。", "说话人很悲伤:9分,声音低沉。"]
+    "text",
+    [
+        "说话人很高兴(0.8),因为火车来了。",
+        "说话人愤怒的可能性是80%,语气平静。",
+        "说话人很悲伤:9分,声音低沉。",
+        "说话人的愤怒:八成,语气平静,声音低沉。",
+    ],
 )
 def test_scores_in_a_chinese_description_are_refused(text):
     with pytest.raises(Unusable, match="holds scores"):
