@@ -19,6 +19,9 @@ import numpy as np
 from ecmf_lib.encoders.base import Encoder
 from ecmf_lib.encoders.model import ModelEncoder, Prepared, choose_device
 
+#: So few clips may all be bad; if a model works for none of more than these, the model is at fault.
+FEW = 4
+
 #: Chunks that may wait while the models are busy with another. One is enough to keep them busy; each costs memory.
 WAITING = 1
 
@@ -93,7 +96,7 @@ class ModelStage:
         Raises
         ------
         ModelError
-            If a model works for none of a chunk's clips.
+            If a model works for none of a chunk's clips, and there are more than :data:`FEW`.
         """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "models", initializer=self._note_thread)
@@ -108,7 +111,13 @@ class ModelStage:
             yield self._under_way.popleft().result()
 
     def close(self) -> None:
-        """End the thread, in the middle of a chunk if need be."""
+        """End the thread, in the middle of a chunk if need be, and let go of the models."""
+        self._end_thread()
+        for encoder in self._encoders.values():
+            encoder.release()
+        self._ready.clear()
+
+    def _end_thread(self) -> None:
         if self._thread is None:
             return
         if any(not future.done() for future in self._under_way) and self._ident is not None:
@@ -132,7 +141,7 @@ def run_clips(encoder: ModelEncoder, clips: Sequence[Prepared]) -> Answers:
     Raises
     ------
     ModelError
-        If none of several clips works.
+        If none of more than :data:`FEW` clips works.
     """
     try:
         answers = list(encoder.run(clips))
@@ -141,7 +150,7 @@ def run_clips(encoder: ModelEncoder, clips: Sequence[Prepared]) -> Answers:
         return answers
     except Exception as error:
         first, alone = error, [error] if len(clips) == 1 else [_alone(encoder, clip) for clip in clips]
-    if len(clips) > 1 and all(isinstance(answer, Exception) for answer in alone):
+    if len(clips) > FEW and all(isinstance(answer, Exception) for answer in alone):
         raise ModelError(
             f"encoder '{encoder.name}' fails on every clip, together ({type(first).__name__}: {first}) and alone: the "
             "model or the device is at fault; what was done before is stored, mend it and run again"

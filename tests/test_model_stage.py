@@ -14,7 +14,7 @@ from ecmf_lib.encoders.base import ClipInputs, EncoderError, MissingStream
 from ecmf_lib.encoders.cards import Card
 from ecmf_lib.encoders.model import ModelEncoder, Prepared
 from ecmf_lib.encoders.weights import Weights
-from ecmf_lib.model_stage import WAITING, ModelError, ModelStage, computed, provenance, run_clips
+from ecmf_lib.model_stage import FEW, WAITING, ModelError, ModelStage, computed, provenance, run_clips
 from ecmf_lib.run import refusals
 
 CARD = Card("tally", "global", "none", "nobody/tally", 2, 1, 1, "CC0", "ours", "audio")
@@ -122,21 +122,35 @@ def test_one_bad_clip_does_not_touch_the_others():
 def test_a_model_that_works_for_nothing_is_an_error_for_the_caller():
     stage = ModelStage({"global": Picky(CARD, all=True)}, "cpu")
     with pytest.raises(ModelError, match=r"'tally' fails on every clip, .*RuntimeError: CUDA error.*run again"):
-        list(stage.give(0, {"global": [sound(1), sound(2)]}))
+        list(stage.give(0, {"global": [sound(1)] * (FEW + 1)}))
         list(stage.finish())
     stage.close()
 
 
+def test_a_few_clips_may_all_be_bad_without_the_model_being_at_fault():
+    answers = run_clips(Picky(CARD, all=True), [sound(1)] * FEW)
+    assert [type(answer) for answer in answers] == [RuntimeError] * FEW
+
+
+def test_models_are_let_go_of_at_the_end():
+    encoder = Tally(CARD)
+    stage = ModelStage({"global": encoder}, "cpu")
+    stage.ready(["global"])
+    assert encoder._model is not None
+    stage.close()
+    assert encoder._model is None
+
+
 def test_the_command_line_says_so_without_a_traceback(capsys):
     with pytest.raises(typer.Exit) as ended, refusals():
-        run_clips(Picky(CARD, all=True), [sound(1), sound(2)])
+        run_clips(Picky(CARD, all=True), [sound(1)] * (FEW + 1))
     assert ended.value.exit_code == 2 and "fails on every clip" in capsys.readouterr().err
 
 
 def test_a_wrong_number_of_answers_is_not_passed_on(monkeypatch):
     monkeypatch.setattr(Tally, "run", lambda self, clips: [])
-    with pytest.raises(ModelError, match="0 answers for 2 clips"):
-        run_clips(Tally(CARD), [sound(1), sound(2)])
+    with pytest.raises(ModelError, match="0 answers for 5 clips"):
+        run_clips(Tally(CARD), [sound(1)] * 5)
 
 
 def test_where_numbers_come_from(tmp_path, monkeypatch):

@@ -372,3 +372,8 @@ def test_only_pickles_there(tmp_path, name):
     (folder / "model.safetensors").rename(folder / name)
     message = refusal(TIMM, tmp_path, "unsafe")
     assert name in message and "safetensors" in message
+
+
+def test_a_weights_folder_that_is_not_there_is_no_reason_to_take_others(tmp_path):
+    with pytest.raises(WeightsError, match="no weights folder .*/nowhere; check the path"):
+        find(CARDS["mhubert-147"], tmp_path / "nowhere")

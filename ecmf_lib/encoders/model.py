@@ -130,7 +130,8 @@ class ModelEncoder(Encoder):
             "version": self.version,
             "settings": self.settings,
             "weights": self.checkpoint.digest,
-            "libraries": {module: import_module(module).__version__ for module in self.libraries},
+            # without the build ("+cu130"): what a GPU machine stored is found on a laptop
+            "libraries": {module: import_module(module).__version__.partition("+")[0] for module in self.libraries},
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -162,6 +163,10 @@ class ModelEncoder(Encoder):
         device = choose_device(device)
         if self._model is None or self._device != device:
             self._model, self._device = self._load(device, self._dtype(device)), device
+
+    def release(self) -> None:
+        """Let go of the model and its memory; the next use loads it again."""
+        self._model = self._device = None
 
     def run(self, clips: Sequence[Prepared]) -> list[np.ndarray | Exception]:
         """Features of many clips; the items of all of them share batches, sorted by length.

@@ -147,8 +147,10 @@ def repository(card: Card) -> tuple[str, str]:
 
 
 def _own(card: Card, root: Path | str | None) -> Path | None:
-    if not root or not Path(root).is_dir():
+    if not root:
         return None
+    if not Path(root).is_dir():  # a slip of the pen must not end with other weights than were meant
+        raise WeightsError(f"encoder '{card.name}': no weights folder {root}; check the path")
     for name in (card.name, f"{card.name}.onnx"):
         if (Path(root) / name).exists():
             return Path(root) / name
