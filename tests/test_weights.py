@@ -375,5 +375,5 @@ def test_only_pickles_there(tmp_path, name):
 
 
 def test_a_weights_folder_that_is_not_there_is_no_reason_to_take_others(tmp_path):
-    with pytest.raises(WeightsError, match="no weights folder .*/nowhere; check the path"):
+    with pytest.raises(WeightsError, match=r"no weights folder .*nowhere; check the path"):
         find(CARDS["mhubert-147"], tmp_path / "nowhere")
