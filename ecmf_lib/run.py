@@ -69,6 +69,8 @@ def report(
             parameters_of(one, parameters)  # refuse a bad parameter before anything long starts
         project = open_project(Settings(**{k: v for k, v in parameters.items() if k in Settings.model_fields}))
         _say_ledger(project)
+        if project.settings.enricher in ("llm", "local"):  # asked once: all notebooks then show the same answers
+            parameters["llm"] = parameters["llm"] | {"replay": True}
         wanted = _applicable(wanted, project)
         outcomes = run_notebooks(
             target, parameters, notebooks=wanted, data_key=_data_key(project), force=force, say=typer.echo
@@ -256,6 +258,8 @@ def _say_ledger(project) -> None:
     done = len(project.ledger) - len(failed)
     left_out = len(project.corpus.left_out)
     typer.echo(f"{project.corpus.name}: {done} clips done, {len(failed)} failed, {left_out} left out")
+    if project.enriched is not None:
+        typer.echo(f"enrichment: {project.provenance()['enrichment']}")
     for row in failed.head(10).itertuples():
         typer.echo(f"  {row.id}: {row.reason}")
 
@@ -296,7 +300,8 @@ def language_model(pairs: list[str] | None) -> dict:
         name, sign, value = pair.partition("=")
         if not sign or not name:
             raise SettingsError(f"--llm {name}: expected NAME=VALUE, for example --llm model=qwen3")
-        given[name] = {"true": True, "false": False}.get(value, value if name == "model" else _number(value))
+        text = _relative(Path(value)) if name == "folder" else value
+        given[name] = {"true": True, "false": False}.get(text, text if name in ("model", "folder") else _number(text))
     return given
 
 
