@@ -417,8 +417,10 @@ def test_command_takes_the_address_and_the_folder_from_the_environment(hub, tmp_
     ],
 )
 def test_make_reports_fetches_what_a_profile_lacks(given, fetched):
+    # as from a shell of its own: these tests may themselves run under make
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     said = subprocess.run(
-        ["make", "-n", "reports", *given], cwd=REPO, capture_output=True, text=True, check=True
+        ["make", "-n", "reports", *given], cwd=REPO, env=env, capture_output=True, text=True, check=True
     ).stdout
     *before, report = said.splitlines()
     assert "ecmf report" in report and ("ecmf fetch --profile base" in before[-1]) == fetched

@@ -108,7 +108,7 @@ class Encoder(ABC):
             raise EncoderError(f"encoder '{self.name}' has no setting {', '.join(unknown)}; it takes {known}")
         for key, value in settings.items():
             usual = self.defaults[key]
-            if not _alike(value, usual):
+            if usual is not None and not _alike(value, usual):  # a default of None allows anything
                 raise EncoderError(
                     f"encoder '{self.name}': {key} = {value!r}; expected {_KINDS[type(usual)]}, as {usual!r} is one"
                 )
