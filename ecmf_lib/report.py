@@ -152,8 +152,20 @@ def _scrub(notebook) -> None:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
-            outputs = [_scrubbed(output) for output in cell.outputs]
+            outputs = [_scrubbed(output) for output in _joined(cell.outputs)]
             cell.outputs = [o for o in outputs if o.output_type != "stream" or o.text]
+
+
+def _joined(outputs: list) -> list:
+    """Outputs with what was printed in a row as one: where a kernel cuts a stream is a matter of timing."""
+    joined = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if last is not None and output.output_type == last.output_type == "stream" and output.name == last.name:
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _scrubbed(output):

@@ -152,6 +152,21 @@ def test_unknown_parameters_are_refused_before_anything_runs(tiny):
     assert not (tiny / "run").exists()
 
 
+def test_where_a_stream_is_cut_makes_no_difference():
+    def notebook(*texts):
+        outputs = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in texts]
+        return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print()", outputs=outputs)])
+
+    pages = [
+        notebook(("stdout", "a\n"), ("stdout", "b\n"), ("stderr", "c\n")),
+        notebook(("stdout", "a\nb\n"), ("stderr", "c\n")),
+    ]
+    for page in pages:
+        report._scrub(page)
+    assert pages[0].cells[0].outputs == pages[1].cells[0].outputs
+    assert [output.name for output in pages[0].cells[0].outputs] == ["stdout", "stderr"]
+
+
 def test_key_follows_the_library_code_that_a_notebook_reaches():
     reached = report.reached_modules("from ecmf_lib import corpus\n%matplotlib inline\nimport pandas")
     assert reached == ["__init__.py", "config.py", "corpus.py", "tables.py"]
