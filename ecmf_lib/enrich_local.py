@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,12 +9,11 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-from ecmf_lib.config import cache_dir
 from ecmf_lib.encoders.integrity import Unfit, check_weights, read_json, shards_of
+from ecmf_lib.encoders.weights import file_digests, joint_digest
 from ecmf_lib.enrich_cache import Replies
 from ecmf_lib.enrich_prompt import EnrichError, check_number, load_prompt
 from ecmf_lib.enrich_talk import Reply, Request, Setup, Talk
-from ecmf_lib.shards import FileDigests
 
 _SORTED_AT_ONCE = 32  # batches whose talks are sorted by length, so that little is spent on padding
 
@@ -179,14 +177,13 @@ def _digest(folder: Path) -> str:
         for file in weights:
             check_weights(file)
         read_json(folder / "config.json")
+        others = {*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.model"), *folder.glob("*.txt")}
+        files = [*weights, *sorted(others)]
+        return joint_digest(list(zip([file.name for file in files], file_digests(files), strict=True)))
     except (Unfit, OSError) as problem:
         raise EnrichError(
             f"{folder}: {problem}; expected a transformers checkpoint: config.json, a tokenizer and model.safetensors"
         ) from None
-    digests = FileDigests(cache_dir() / "cache" / "weights.jsonl")
-    others = sorted({*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.model"), *folder.glob("*.txt")})
-    parts = [[file.name, digests.of(file.resolve())] for file in [*weights, *others]]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -53,7 +53,7 @@ def load_part(kind: str, folder: Path, encoder: str):
         with _quiet():
             return getattr(transformers, kind).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever it is: these files cannot be used
-        raise unfit(encoder, folder, f"no usable {kind} ({_first_line(error)})") from None
+        raise unfit(encoder, folder, f"no usable {kind} ({first_line(error)})") from None
 
 
 def load_model(kind: str, folder: Path, encoder: str, *, device: str, dtype: torch.dtype) -> torch.nn.Module:
@@ -82,7 +82,7 @@ def load_model(kind: str, folder: Path, encoder: str, *, device: str, dtype: tor
                 output_loading_info=True,
             )
     except Exception as error:  # as above
-        raise unfit(encoder, folder, f"{here}: not a whole checkpoint for {kind} ({_first_line(error)})") from None
+        raise unfit(encoder, folder, f"{here}: not a whole checkpoint for {kind} ({first_line(error)})") from None
     lacking = sorted(key for key in found["missing_keys"] if not key.removeprefix("model.").startswith(_UNUSED))
     if lacking:
         raise unfit(encoder, folder, f"{here}: {len(lacking)} of the model's tensors are missing, e.g. {lacking[0]}")
@@ -105,6 +105,7 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Kind and first line of an error: libraries write whole pages."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from ecmf_lib.encoders.base import ClipInputs, EncoderError
-from ecmf_lib.encoders.checkpoint import unfit
+from ecmf_lib.encoders.checkpoint import first_line, unfit
 from ecmf_lib.encoders.images import pictures
 from ecmf_lib.encoders.model import ModelEncoder, Prepared, choose_device
 
@@ -78,7 +78,7 @@ class _Onnx(ModelEncoder):
         try:
             model = onnx.load(self.folder, load_external_data=False)
         except Exception as error:  # of the protocol buffer, which shares no base class with others
-            raise unfit(self.name, self.folder, f"no readable ONNX model ({_first_line(error)})") from None
+            raise unfit(self.name, self.folder, f"no readable ONNX model ({first_line(error)})") from None
         if any(uses_external_data(tensor) for tensor in model.graph.initializer):  # which no checksum would cover
             raise unfit(self.name, self.folder, "keeps its weights in a file of their own; expected all in one file")
         return model
@@ -197,7 +197,7 @@ class OnnxFaces(_Onnx):
         try:
             return _session(model.SerializeToString(), device), tensors
         except Exception as error:  # onnxruntime's own, which share no base class
-            raise unfit(self.name, self.folder, f"onnxruntime cannot run it ({_first_line(error)})") from None
+            raise unfit(self.name, self.folder, f"onnxruntime cannot run it ({first_line(error)})") from None
 
     def _forward(self, items: list[np.ndarray]) -> list[np.ndarray]:
         return list(self._outputs(items, self.settings["output"])[:, None])
@@ -282,10 +282,6 @@ def _softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum(1, keepdims=True)
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
 # ------------------------------------------------------------------------------------------------ recognition
 
 
@@ -317,7 +313,7 @@ class FaceRecognition(_Onnx):
             try:
                 net = get_model(str(self.folder), **_options(device))
             except Exception as error:  # onnxruntime's own, which share no base class
-                raise unfit(self.name, self.folder, f"insightface cannot load it ({_first_line(error)})") from None
+                raise unfit(self.name, self.folder, f"insightface cannot load it ({first_line(error)})") from None
         if getattr(net, "taskname", None) != "recognition":
             raise unfit(self.name, self.folder, "no model of insightface for recognition, as w600k_r50.onnx is one")
         return net

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -278,20 +278,38 @@ def _refuse_code(file: Path) -> None:
 
 
 def _digest(card: Card, files: dict[str, Path], origin: str) -> str:
-    digests = FileDigests(cache_dir() / "cache" / "weights.jsonl")
-    parts = []
-    for name, file in sorted(files.items()):
-        content = digests.of(file.resolve())
-        if len(content) != 64:
-            raise Unfit(file, f"is {content}")
+    names = sorted(files)
+    parts = list(zip(names, file_digests([files[name] for name in names]), strict=True))
+    for name, content in parts:
+        file = files[name]
         expected = _promised(file) if origin == "hub" else card.sha256 if origin == "insightface" else ""
         if expected and expected not in (content, _as_git_counts(file) if len(expected) == 40 else ""):
             raise Unfit(file, f"has the wrong checksum: {content[:12]}…, expected {expected[:12]}…")
-        parts.append([name, content])
+    return joint_digest(parts)
+
+
+def file_digests(files: Sequence[Path]) -> list[str]:
+    """sha256 of each file of a checkpoint; remembered, as they are large.
+
+    Raises
+    ------
+    Unfit
+        For a file that cannot be read.
+    """
+    memory = FileDigests(cache_dir() / "cache" / "weights.jsonl")
+    found = [memory.of(file.resolve()) for file in files]
     try:
-        digests.save()
+        memory.save()
     except OSError:
         pass  # then the next call reads the files again
+    for file, content in zip(files, found, strict=True):
+        if len(content) != 64:
+            raise Unfit(file, f"is {content}")
+    return found
+
+
+def joint_digest(parts: Sequence[tuple[str, str]]) -> str:
+    """16 hex digits of files by name and content; the same wherever they lie."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
