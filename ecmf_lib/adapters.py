@@ -1,8 +1,8 @@
 """Adapters: a dataset's own files → :class:`ecmf_lib.corpus.Corpus`.
 
 ``demo`` (generated), ``ravdess`` (names as published), ``mer2025`` (the official distribution), ``meld`` (dialogues,
-text only; in :mod:`ecmf_lib.adapter_meld`), ``table`` (any csv or parquet with a column mapping) and ``features`` (npz
-tables of ready-made features, no clips).
+text only; in :mod:`ecmf_lib.adapter_meld`), ``mosi`` (csv features of CMU-MOSI, in :mod:`ecmf_lib.adapter_mosi`),
+``table`` (any csv or parquet with a column mapping) and ``features`` (npz tables of ready-made features, no clips).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ecmf_lib.adapter_meld import open_meld
+from ecmf_lib.adapter_mosi import belongs_to_mosi, open_mosi
 from ecmf_lib.config import EMOTIONS, cache_dir
 from ecmf_lib.corpus import (
     ANNOTATOR,
@@ -54,11 +55,20 @@ RAVDESS_NOTE = (
 RAVDESS_WORDS = "RAVDESS: both sentences are neutral and spoken with every emotion: the text stream knows nothing."
 RAVDESS_LICENCE = "CC BY-NC-SA 4.0 (RAVDESS, Livingstone & Russo 2018, doi 10.1371/journal.pone.0196391)"
 
+#: CREMA-D's codes → our class. Its clips are called <actor>_<sentence>_<emotion>_<intensity>.
+CREMAD_EMOTIONS = {"NEU": "neutral", "HAP": "happy", "SAD": "sad", "ANG": "angry", "FEA": "worried", "DIS": ""}
+CREMAD_NAME = re.compile(rf"\d{{4}}_[A-Z]{{3}}_(?:{'|'.join(CREMAD_EMOTIONS)})_\w{{1,2}}")
+CREMAD_NOTES = (
+    "CREMA-D: NEU, HAP, SAD and ANG are neutral, happy, sad and angry; FEA (fear) counts as worried (lossy); DIS "
+    "(disgust) has no class here and is left out.",
+    "CREMA-D has no surprise: five of the six classes are in use.",
+    "CREMA-D: all emotions are acted on the same twelve sentences, so the words know next to nothing.",
+)
+CREMAD_LICENCE = "ODbL 1.0 and DbCL 1.0 (CREMA-D, Cao et al. 2014, doi 10.1109/TAFFC.2014.2336244)"
+
 #: Words that datasets use for our classes; "" = a class that we do not have.
 LABEL_WORDS = (
-    {word: label for word, label in RAVDESS_EMOTIONS.values()}
-    | {label: label for label in EMOTIONS}
-    | {"NEU": "neutral", "HAP": "happy", "SAD": "sad", "ANG": "angry", "FEA": "worried", "DIS": ""}  # CREMA-D
+    {word: label for word, label in RAVDESS_EMOTIONS.values()} | {label: label for label in EMOTIONS} | CREMAD_EMOTIONS
 )
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
@@ -127,6 +137,8 @@ def _kind(path: Path) -> str:
         return "mer2025"
     if any(name.endswith("_sent_emo.csv") for name in names) and path.is_dir():
         return "meld"
+    if belongs_to_mosi(names) and path.is_dir():
+        return "mosi"
     if parts := names & {"track_all_candidates.csv", "subtitle_chieng.csv"}:
         raise CorpusError(
             f"{path}: {' and '.join(sorted(parts))} belong to MER2025, but track1_train_disdim.csv is missing; "
@@ -139,7 +151,7 @@ def _kind(path: Path) -> str:
         return "features"
     raise CorpusError(
         f"{path}: no adapter knows this content. Expected one of: manifest.csv or corpus.toml (table), "
-        "track1_train_disdim.csv (mer2025), *_sent_emo.csv (meld), "
+        "track1_train_disdim.csv (mer2025), *_sent_emo.csv (meld), text_train0.csv (mosi), "
         "files named like 03-01-05-01-02-01-12.mp4 (ravdess), *.npz (features)"
     )
 
@@ -429,7 +441,7 @@ def open_features(path: Path) -> Corpus:
     table["speaker"] = [f"{speaker_key}-{n}" for n in _texts(arrays, speaker_key, file)] if speaker_key else ""
     streams = _stream_names(arrays, len(table), file)
     table, left_out = _map_labels(table, LABEL_WORDS)
-    ravdess = len(table) > 0 and all(RAVDESS_NAME.fullmatch(name) for name in table["id"])
+    notes, licence = _known_by_ids(table["id"])
     rows = table.index.tolist()
     return make_corpus(
         _name_after(path.stem),
@@ -438,9 +450,18 @@ def open_features(path: Path) -> Corpus:
         where=lambda index, column: (file.name, rows[index] if index >= 0 else 0),
         left_out=left_out,
         features=tuple(FeatureTable(path=file, array=key, stream=key) for key in streams),
-        notes=(RAVDESS_NOTE,) if ravdess else (),
-        licence=RAVDESS_LICENCE if ravdess else "not stated",
+        notes=notes,
+        licence=licence,
     )
+
+
+def _known_by_ids(ids: pd.Series) -> tuple[tuple[str, ...], str]:
+    """Notes and licence of the dataset whose clips are called like this."""
+    known = {RAVDESS_NAME: ((RAVDESS_NOTE,), RAVDESS_LICENCE), CREMAD_NAME: (CREMAD_NOTES, CREMAD_LICENCE)}
+    for pattern, told in known.items():
+        if len(ids) and all(pattern.fullmatch(name) for name in ids):
+            return told
+    return (), "not stated"
 
 
 def _texts(arrays: Mapping[str, np.ndarray], key: str, file: Path) -> list[str]:
@@ -528,4 +549,5 @@ ADAPTERS = {
     "table": open_table,
     "features": open_features,
     "meld": open_meld,
+    "mosi": open_mosi,
 }

@@ -4,9 +4,10 @@ Columns: ``id, video, audio, transcript, language, label, split, speaker`` and a
 ``video`` and ``audio`` are paths relative to the corpus folder, with ``/``; an empty ``audio`` means that the sound is
 inside the video. ``speaker`` is the group that folds hold apart. More columns are kept where they are there:
 ``take`` (several files of one performance), ``dialogue`` and ``turn`` (which conversation, and the number of the
-utterance in it), ``enrichment`` (what a language model wrote about the words) and ``transcript_source`` (who wrote the
-transcript down, see :mod:`ecmf_lib.asr`). What reads a dataset's own files into this form is in
-:mod:`ecmf_lib.adapters`.
+utterance in it), ``enrichment`` (what a language model wrote about the words), ``transcript_source`` (who wrote the
+transcript down, see :mod:`ecmf_lib.asr`) and ``part`` (``train`` or ``test`` of a published split whose labels are all
+known; ``split`` says what is known of a clip, ``part`` on which side others have scored it). What reads a dataset's own
+files into this form is in :mod:`ecmf_lib.adapters`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import difflib
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
@@ -28,10 +30,12 @@ from ecmf_lib.tables import CorpusError, decode_text, problem_table, read_csv, r
 __all__ = [
     "ANNOTATOR",
     "COLUMNS",
+    "PARTS",
     "SPLITS",
     "Clip",
     "Corpus",
     "CorpusError",
+    "FeatureRows",
     "FeatureTable",
     "decode_text",
     "inside",
@@ -42,8 +46,9 @@ __all__ = [
 ]
 
 COLUMNS = ("id", "video", "audio", "transcript", "language", "label", "split", "speaker")
-OPTIONAL = ("take", "dialogue", "turn", "enrichment", "transcript_source")
+OPTIONAL = ("take", "dialogue", "turn", "enrichment", "transcript_source", "part")
 SPLITS = ("labelled", "unlabelled", "test")
+PARTS = ("train", "test")  # of a published split
 ANNOTATOR = re.compile(r"annotator_\w+")
 
 
@@ -77,6 +82,15 @@ class FeatureTable:
 
 
 @dataclass(frozen=True)
+class FeatureRows:
+    """Ready-made features of one stream that an adapter reads itself, from files of any other kind."""
+
+    source: str  # names of the files; stands in the place of an encoder
+    stream: str
+    read: Callable[[Sequence[str]], np.ndarray] = field(repr=False)  # ids → float [n, dim], in their order
+
+
+@dataclass(frozen=True)
 class Corpus:
     """A checked manifest.
 
@@ -96,7 +110,7 @@ class Corpus:
         What a reader of the scores has to know about this corpus.
     licence : str
         Of the data.
-    features : tuple of FeatureTable
+    features : tuple of FeatureTable or FeatureRows
         Ready-made features to import, for a corpus without clips.
     """
 
@@ -107,7 +121,7 @@ class Corpus:
     left_out: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["id", "reason"], dtype=str))
     notes: tuple[str, ...] = ()
     licence: str = "not stated"
-    features: tuple[FeatureTable, ...] = ()
+    features: tuple[FeatureTable | FeatureRows, ...] = ()
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -167,6 +181,27 @@ class Corpus:
         if "take" in clips.columns:
             return clips["take"].where(clips["take"] != "", alone).tolist(), "take"
         return clips["id"].tolist(), "clip"
+
+    def published_test(self, ids: Iterable[str]) -> np.ndarray | None:
+        """The published split as the `test_fold` of :func:`ecmf_lib.train.cross_validate`.
+
+        Parameters
+        ----------
+        ids : iterable of str
+            Clips of this corpus; KeyError for any other.
+
+        Returns
+        -------
+        int64 [n] or None
+            0 for a clip of the part ``test``, -1 for all others, in the order of `ids`. None where there is nothing to
+            follow: no ``part`` column, or no clip in one of the two parts.
+        """
+        if "part" not in self.clips.columns:
+            return None
+        part = self.clips.set_index("id")["part"].loc[list(ids)]
+        if not set(PARTS) <= set(part):
+            return None
+        return np.where(part == "test", 0, -1).astype(np.int64)
 
     def _clip(self, row) -> Clip:
         def path(name: str) -> Path | None:
@@ -288,6 +323,7 @@ def _column_problems(clips: pd.DataFrame, classes: tuple[str, ...]) -> list[_Fou
             ),
             "label": pa.Column(str, label),
             "split": pa.Column(str, pa.Check.isin(SPLITS, error="split")),
+            "part": pa.Column(str, pa.Check.isin([*PARTS, ""], error="part"), required=False),
             "annotator_.*": pa.Column(str, label, regex=True, required=False),
         }
     )
@@ -318,6 +354,8 @@ def _say(case, classes: tuple[str, ...]) -> str:
         )
     if "split" in str(case.check):
         return f"unknown split '{value}'; use one of {', '.join(SPLITS)}"
+    if "part" in str(case.check):
+        return f"unknown part '{value}' of a published split; use {' or '.join(PARTS)}, or leave it empty"
     if "unsafe" in str(case.check):
         return f"unusable id {value!r}: ids name files, so {_ID_RULES}"
     return f"duplicate id '{value}'"

@@ -23,14 +23,14 @@ from pandas.io.formats.style import Styler
 from ecmf_lib import __version__
 from ecmf_lib.adapters import open_corpus
 from ecmf_lib.config import ENRICHMENT, REPO, Settings, SettingsError, cache_dir, resolve
-from ecmf_lib.corpus import Corpus
+from ecmf_lib.corpus import Corpus, FeatureRows, FeatureTable
 from ecmf_lib.cues import Cues
 from ecmf_lib.encoders import Encoder, profile
 from ecmf_lib.encoders.cards import ASR_CARDS
 from ecmf_lib.enriching import MEASURES, enriched_corpus, make_enricher, reader_of, with_measures
 from ecmf_lib.extract import extract, imported_ledger
 from ecmf_lib.faces import INSIGHTFACE_PACKS, Detector, get_detector
-from ecmf_lib.interchange import import_npz
+from ecmf_lib.interchange import import_arrays, import_npz
 from ecmf_lib.samples import FusionData
 from ecmf_lib.store import FeatureSet, FeatureStore
 
@@ -248,19 +248,16 @@ def store_folder(corpus: Corpus) -> Path:
 
 def _import(corpus: Corpus, store: FeatureStore) -> tuple[dict[str, FeatureSet], pd.DataFrame]:
     """Bring a corpus's ready-made features into the store; the ledger looks like that of an extraction."""
-    sets = {}
-    for path in dict.fromkeys(table.path for table in corpus.features):
-        arrays = {table.array: table.stream for table in corpus.features if table.path == path}
-        sets |= import_npz(
-            store,
-            path,
-            arrays=arrays,
-            corpus_name=corpus.name,
-            corpus_fingerprint=corpus.fingerprint,
-            licence=corpus.licence,
-            keep=corpus.clips["id"].tolist(),
-        )
-    return sets, imported_ledger(corpus.clips["id"].tolist(), sets)
+    ids, sets = corpus.clips["id"].tolist(), {}
+    about = {"corpus_name": corpus.name, "corpus_fingerprint": corpus.fingerprint, "licence": corpus.licence}
+    tables = [table for table in corpus.features if isinstance(table, FeatureTable)]
+    for path in dict.fromkeys(table.path for table in tables):
+        arrays = {table.array: table.stream for table in tables if table.path == path}
+        sets |= import_npz(store, path, arrays=arrays, keep=ids, **about)
+    for rows in corpus.features:
+        if isinstance(rows, FeatureRows):
+            sets |= import_arrays(store, ids=ids, streams={rows.stream: rows.read(ids)}, source=rows.source, **about)
+    return sets, imported_ledger(ids, sets)
 
 
 def code_version() -> str:

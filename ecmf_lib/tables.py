@@ -52,11 +52,7 @@ def read_csv(path: Path, *, encoding: str | None = None) -> pd.DataFrame:
         with more cells than the header.
     """
     path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise CorpusError(f"{path}: cannot be read ({error.strerror}); expected a csv file") from None
-    lines = _split(decode_text(raw, path, encoding), path)
+    lines = read_rows(path, encoding=encoding)
     if not lines:
         raise CorpusError(f"{path}: the file is empty; expected a csv with a header line")
     (_, header), *rows = lines
@@ -77,13 +73,27 @@ def read_csv(path: Path, *, encoding: str | None = None) -> pd.DataFrame:
     return table.loc[:, [name != "" for name in names]]
 
 
+def read_rows(path: Path, *, encoding: str | None = None) -> list[tuple[int, list[str]]]:
+    """(Row as a spreadsheet counts it, cells) of each row of a csv that is not blank; a header is a row like others.
+
+    Raises
+    ------
+    CorpusError
+        Unreadable, no text in the encodings of :func:`read_csv`, or a quote that is not closed.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read ({error.strerror}); expected a csv file") from None
+    return _split(decode_text(raw, path, encoding), path)
+
+
 def shown_rows(rows: list[int]) -> str:
     """``"row 3, 7, 9, …"``: the first few."""
     return f"row {', '.join(str(row) for row in rows[:10])}" + (", …" if len(rows) > 10 else "")
 
 
 def _split(text: str, path: Path) -> list[tuple[int, list[str]]]:
-    """(row as a spreadsheet counts it, cells) of each row that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     try:
         return [(row, cells) for row, cells in enumerate(reader, start=1) if any(cell.strip() for cell in cells)]

@@ -181,6 +181,41 @@ def test_feature_table(tmp_path):
     assert not corpus.clip("a").needs_files
 
 
+def test_cremad_features_say_what_became_of_their_labels(tmp_path):
+    emotions = ["NEU", "HAP", "SAD", "ANG", "FEA", "DIS"]
+    ids = np.array([f"10{n:02}_IEO_{emotion}_{'X' if n == 7 else 'HI'}" for n in (1, 7) for emotion in emotions])
+    np.savez(tmp_path / "c.npz", id=ids, emotion=np.array(emotions * 2), actor=np.arange(12) // 6, x=np.ones((12, 2)))
+    corpus = open_corpus(str(tmp_path))
+    assert corpus.clips["label"].tolist() == ["neutral", "happy", "sad", "angry", "worried"] * 2
+    assert corpus.left_out["id"].tolist() == [ids[5], ids[11]]
+    notes = " ".join(corpus.notes)
+    assert "lossy" in notes and "DIS (disgust) has no class here and is left out" in notes and "no surprise" in notes
+    assert "ODbL" in corpus.licence
+    ids[0] = "somebody"
+    np.savez(tmp_path / "c.npz", id=ids, emotion=np.array(emotions * 2), actor=np.arange(12) // 6, x=np.ones((12, 2)))
+    corpus = open_corpus(str(tmp_path))
+    assert (corpus.notes, corpus.licence) == ((), "not stated")
+
+
+def test_real_cremad_features(real):
+    corpus = open_corpus(str(real / "cremad_features"))
+    assert (len(corpus), len(corpus.left_out), len(corpus.notes)) == (4948, 1018, 3)
+    assert set(corpus.classes) - set(corpus.clips["label"]) == {"surprise"}
+    groups, unit = corpus.groups()
+    assert (len(set(groups)), unit) == (73, "speaker")
+
+
+def test_table_with_a_published_split(tmp_path):
+    path = tmp_path / "clips.csv"
+    path.write_text("id,label,side\na,happy,train\nb,sad,test\nc,sad,\n")
+    corpus = open_table(path, columns={"part": "side"})
+    assert corpus.clips["part"].tolist() == ["train", "test", ""]
+    assert corpus.published_test(["c", "b", "a"]).tolist() == [-1, 0, -1]
+    path.write_text("id,label,part\na,happy,train\nb,sad,dev\n")
+    with pytest.raises(CorpusError, match=r"clips\.csv row 3, part \(clip 'b'\): unknown part 'dev'.*train or test"):
+        open_table(path)
+
+
 def test_feature_table_with_pickle_is_refused(tmp_path):
     np.savez(tmp_path / "x.npz", id=np.array([{"a": 1}], dtype=object))
     with pytest.raises(CorpusError, match="without pickle"):

@@ -192,3 +192,18 @@ def test_a_link_that_is_changed_between_two_checks(tmp_path):
     link.unlink()
     link.symlink_to(tmp_path / "elsewhere")
     assert not inside(tmp_path / "corpus", "video/a.mp4")
+
+
+def test_published_split(folder, clips):
+    assert make_corpus("x", folder, clips).published_test(clips["id"]) is None, "no such column"
+    ids = clips["id"].tolist()
+    part = ["test", "train"] + [""] * (len(ids) - 2)
+    corpus = make_corpus("x", folder, clips.assign(part=part))
+    test = corpus.published_test(ids[::-1])
+    assert (test.tolist(), test.dtype) == ([-1] * (len(ids) - 1) + [0], "int64"), "in the order of the ids"
+    assert corpus.published_test(ids[1:]) is None, "nobody is tested"
+    assert corpus.published_test(ids[:1]) is None, "nobody is trained on"
+    with pytest.raises(KeyError):
+        corpus.published_test(["nobody"])
+    with pytest.raises(CorpusError, match=r"row 3, part .*unknown part 'Train'.*train or test, or leave it empty"):
+        make_corpus("x", folder, clips.assign(part=["test", "Train"] + [""] * (len(ids) - 2)))
