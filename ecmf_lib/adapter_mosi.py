@@ -24,7 +24,7 @@ _NOTES = (
     "those of emotion corpora.",
     "CMU-MOSI: features come ready-made, without clips. The column part holds the published split, whose videos are "
     "disjoint. Score on that split only: the text and video features of the training part know its labels. In folds by "
-    "video a logistic regression gets a weighted F1 of .98 (text) and .92 (video) within the training part, but .75 and "
+    "video logistic regression has a weighted F1 of .98 (text) and .92 (video) within the training part, but .75 and "
     ".52 on the test part. Folds inside the training part, as for choosing C or when to stop, are flattered likewise.",
     "CMU-MOSI: the group that folds hold apart is the video; each has one speaker, and nothing tells whether a speaker "
     "made several.",
