@@ -9,6 +9,9 @@ ARGS    ?=
 BIN     := .venv/bin
 # weights of the profile that are not here yet; if that fails, the report says what is missing. Swaps are fetched by name.
 FETCH    = $(if $(filter-out light,$(PROFILE)),$(if $(findstring --encoder,$(ARGS)),,$(BIN)/ecmf fetch --profile $(PROFILE) $(if $(WEIGHTS),--weights "$(WEIGHTS)") || true))
+# One pytest process a core (8 at most: each takes about 1 GB). A file's tests stay together, since they share what is
+# slow to make; the files keep their order, in which tests/conftest.py has put the longest first.
+PARALLEL = -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup reports test lint lab bench lock clean
 .DEFAULT_GOAL := help
@@ -34,7 +37,7 @@ lint: setup  ## ruff: style and common mistakes, library, tests and notebooks
 	$(BIN)/ruff format --check .
 
 test: lint  ## lint, run the tests, execute every notebook with tiny parameters
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lab: setup  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb

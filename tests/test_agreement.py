@@ -11,16 +11,16 @@ from ecmf_lib.media import read_media
 
 @pytest.fixture(scope="module")
 def tracks(real) -> dict[str, FaceTrack]:
-    """The faces of the 31 real clips, 12 sampled frames each, one after the other, by detector."""
+    """The faces of the 31 real clips, 4 sampled frames each, one after the other, by detector."""
     detectors = {name: get_detector(name, real / "weights") for name in ("yunet", "insightface", "lbp")}
     assert "scrfd_500m" in detectors["insightface"].__reduce__()[1][0].name, "a local model, nothing downloaded"
     parts: dict[str, list[FaceTrack]] = {name: [] for name in detectors}
     clips = sorted((real / "ravdess_clips").glob("*.mp4"))
     for clip in clips:
-        frames = read_media(clip, n_frames=12).frames
+        frames = read_media(clip, n_frames=4).frames
         for name, detector in detectors.items():
             parts[name].append(track_faces(frames, detector))
-    assert len(clips) == 31 and all(sum(len(t.found) for t in of_one) == 372 for of_one in parts.values())
+    assert len(clips) == 31 and all(sum(len(t.found) for t in of_one) == 124 for of_one in parts.values())
     return {name: _joined(of_one) for name, of_one in parts.items()}
 
 
@@ -47,9 +47,9 @@ def test_a_face_is_found_in_nearly_every_sampled_frame(tracks, name):
     ("first", "second"), [("yunet", "insightface"), ("yunet", "lbp"), ("insightface", "lbp")], ids=str
 )
 def test_boxes_agree(tracks, first, second):
-    """Measured: IoU at least .6 in 100, 99.7 and 100 % of 372 frames; on average .84, .72 and .70."""
+    """Measured: IoU at least .6 in all of the 124 frames; on average .83, .71 and .70."""
     overlaps = overlap(tracks[first], tracks[second])
-    assert len(overlaps) >= 0.98 * 372
+    assert len(overlaps) >= 0.98 * 124
     assert (overlaps >= 0.6).mean() >= 0.95, f"median {np.median(overlaps):.2f}, least {overlaps.min():.2f}"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import no_workers
 
 from ecmf_lib import asr
 from ecmf_lib.asr import Recogniser, transcribe
@@ -88,9 +89,8 @@ def heard_by(monkeypatch):
 
 
 @pytest.fixture
-def no_workers(monkeypatch):
-    """Decoding in this process: workers take a second to start."""
-    monkeypatch.setattr(asr, "run_jobs", lambda jobs, task, workers: ((job, task(job)) for job in jobs))
+def in_one_process(monkeypatch):
+    no_workers(monkeypatch)
 
 
 def by_hand(root, samples, language):
@@ -182,7 +182,7 @@ def run(corpus, root, cache):
     return transcribe(corpus, CARD, cache, root=root, device="cpu", workers=1, progress=False)
 
 
-def test_nothing_is_heard_twice(corpus, root, tmp_path, heard_by, monkeypatch, no_workers):
+def test_nothing_is_heard_twice(corpus, root, tmp_path, heard_by, monkeypatch, in_one_process):
     cache = tmp_path / "cache"
     first = run(corpus, root, cache)
     assert heard_by == [2]
@@ -192,7 +192,7 @@ def test_nothing_is_heard_twice(corpus, root, tmp_path, heard_by, monkeypatch, n
     assert first.clips.attrs == second.clips.attrs
 
 
-def test_a_changed_sound_language_or_model_is_heard_again(corpus, root, tmp_path, heard_by, no_workers):
+def test_a_changed_sound_language_or_model_is_heard_again(corpus, root, tmp_path, heard_by, in_one_process):
     cache = tmp_path / "cache"
     before = run(corpus, root, cache).clips.set_index("id")["transcript"]
     write_wav(corpus.root / "b.wav", sound(2.5, 9))
@@ -216,7 +216,7 @@ def three_chunks(tmp_path, monkeypatch):
     return corpus_of(folder, [{"id": f"c{number:02}", "audio": f"{number}.wav"} for number in range(count)])
 
 
-def test_a_run_that_was_stopped_goes_on(three_chunks, root, tmp_path, heard_by, monkeypatch, no_workers):
+def test_a_run_that_was_stopped_goes_on(three_chunks, root, tmp_path, heard_by, monkeypatch, in_one_process):
     whole = run(three_chunks, root, tmp_path / "undisturbed")
     assert sorted(heard_by) == [1, 3, 3]
     cache, add = tmp_path / "cache", asr._Memory.add

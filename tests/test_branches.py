@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conftest import no_workers
 
 from ecmf_lib import branches, explore
 from ecmf_lib.branches import Branch
@@ -18,6 +19,7 @@ from ecmf_lib.project import open_project
 def project(six_clips, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECMF_DATA", str(tmp_path_factory.mktemp("branches")))
+        no_workers(patch)
         return open_project(Settings(corpus=str(six_clips), frames=5, workers=1), progress=False)
 
 

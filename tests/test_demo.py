@@ -31,8 +31,8 @@ def make(folder: Path, **settings) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    return make(tmp_path_factory.mktemp("made") / "demo")
+def made(six_clips) -> Path:
+    return six_clips  # which `make` would make
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,7 @@ STARTING = 120  # seconds at most, on a machine that is busy with something else
 def served(tmp_path_factory):
     """Base URL and model's name; the server ends with the tests, whatever comes of them."""
     folder = write_tiny_llm(tmp_path_factory.mktemp("llm") / "tiny")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = _free_port()
     log = open(folder / "serve.log", "w+")
     command = [sys.executable, "-c", _SERVE, "serve", "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -40,6 +39,17 @@ def served(tmp_path_factory):
         process.kill()
         process.wait(10)
         log.close()
+
+
+def _free_port() -> int:
+    """Below those that the system gives to other tests while this server takes seconds to start."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_768):
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
+        except OSError:
+            continue
+    pytest.fail("no free port")
 
 
 def _wait_for(url, process, log):

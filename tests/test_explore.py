@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conftest import no_workers
 
 from ecmf_lib import explore
 from ecmf_lib.config import ExtractSettings, Settings
@@ -59,6 +60,7 @@ def test_flat_map_has_a_point_for_each_clip_that_is_there(data):
 def project(six_clips, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECMF_DATA", str(tmp_path_factory.mktemp("explore")))
+        no_workers(patch)
         return open_project(Settings(corpus=str(six_clips), frames=4, workers=1), progress=False)
 
 

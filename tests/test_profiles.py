@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import no_workers
 
 from ecmf_lib import evaluate, profiles, train
 from ecmf_lib.config import PROFILES, Settings
@@ -42,6 +43,7 @@ def demo(six_clips, tmp_path_factory):
     shutil.copytree(six_clips, folder / "demo")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECMF_DATA", str(folder / "data"))
+        no_workers(patch)
         yield folder / "demo"
 
 

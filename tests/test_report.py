@@ -66,8 +66,10 @@ def test_executes_renders_and_then_leaves_alone(tiny):
     assert statuses(report.run_notebooks(**arguments)) == ["unchanged", "unchanged"]
     write_notebook(tiny / "notebooks", "01_two", "print('new')")
     assert statuses(report.run_notebooks(**arguments)) == ["unchanged", "done"]
-    assert statuses(report.run_notebooks(**arguments, data_key="other clips")) == ["done", "done"]
-    assert statuses(report.run_notebooks(**arguments, data_key="other clips", force=True)) == ["done", "done"]
+    arguments |= {"notebooks": ["01_two"], "data_key": "other clips"}
+    assert statuses(report.run_notebooks(**arguments)) == ["done"]
+    assert statuses(report.run_notebooks(**arguments)) == ["unchanged"]
+    assert statuses(report.run_notebooks(**arguments, force=True)) == ["done"]
 
 
 def test_reports_are_the_same_bytes_again(tiny):
