@@ -34,7 +34,10 @@ def execute_here(source: Path, target: Path, *, parameters: dict, cwd: Path, **_
     script = target.with_suffix(".py")
     script.write_text("\n".join(lines), encoding="utf-8")
     with plt.rc_context(), contextlib.chdir(cwd):
-        runpy.run_path(str(script), {"show": show, "draw": draw})
+        try:
+            runpy.run_path(str(script), {"show": show, "draw": draw})
+        finally:
+            plt.close("all")  # also what could not be drawn
     nbformat.write(notebook, target)
 
 
