@@ -1,9 +1,11 @@
-"""Scores from stored predictions: metrics, intervals over speakers, paired comparisons, calibration.
+"""Scores from stored predictions: metrics, intervals over speakers, paired comparisons.
 
 All functions take the table that :func:`ecmf_lib.train.cross_validate` gives (or one like it read from parquet): a row
 for each seed and clip with seed, id, speaker, label, predicted, ``p_<class>``. A figure of several seeds is the mean of
 the seeds' figures, not the figure of their ensemble. The unit of resampling is the speaker, since clips of one speaker
-are not independent; a bootstrap over clips would promise too much.
+are not independent; a bootstrap over clips would promise too much. The table's own checks are in
+:mod:`ecmf_lib.predictions`, how honest its probabilities are in :mod:`ecmf_lib.calibration`; both are handed on from
+here.
 """
 
 from __future__ import annotations
@@ -17,14 +19,32 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from statsmodels.stats.multitest import multipletests
 
+from ecmf_lib.calibration import calibration_error, raw_probabilities, reliability_table
+from ecmf_lib.predictions import PredictionError, check_same_clips, checked, class_names, probability_columns
+
+__all__ = [
+    "FEW_SPEAKERS",
+    "METRICS",
+    "Comparison",
+    "Interval",
+    "PredictionError",
+    "calibration_error",
+    "class_names",
+    "compare",
+    "confusion",
+    "holm",
+    "interval",
+    "per_class",
+    "raw_probabilities",
+    "reliability_table",
+    "results_table",
+    "scores",
+]
+
 #: With fewer speakers than this a bootstrap over speakers says next to nothing.
 FEW_SPEAKERS = 5
 #: Metrics that intervals and comparisons know.
 METRICS = ("weighted_f1", "accuracy", "macro_f1")
-
-
-class PredictionError(ValueError):
-    """A table of predictions that cannot be scored or compared; the message names what does not fit."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +78,8 @@ class Comparison:
     p : float
         Two-sided, paired cluster bootstrap; NaN when there are too few speakers.
     p_mcnemar : float
-        Exact McNemar test over the clips of one seed each; treats clips as independent, so it is the second opinion.
+        Exact McNemar test over the clips of each model's first seed (it needs one answer a clip); treats clips as
+        independent, so it is the second opinion.
     only_a, only_b : int
         Clips that only one of the models gets right (in each one's first seed).
     speakers : int
@@ -76,21 +97,21 @@ class Comparison:
     note: str = ""
 
 
-def class_names(predictions: pd.DataFrame) -> list[str]:
-    """Classes in index order, from the ``p_<class>`` columns (else the labels, sorted)."""
-    named = [column[2:] for column in predictions.columns if column.startswith("p_")]
-    return named or sorted(set(predictions["label"]) | set(predictions["predicted"]))
-
-
 def scores(predictions: pd.DataFrame) -> dict[str, float]:
-    """Weighted F1, accuracy, macro F1, each the mean over seeds; the same numbers as scikit-learn's."""
-    by_seed = _speaker_counts(_checked(predictions))[0].sum(axis=1)
+    """Weighted F1, accuracy, macro F1, each the mean over seeds; the same numbers as scikit-learn's.
+
+    Macro F1 is the mean over the classes that have clips: ``f1_score(average="macro", labels=<those>)``. Without
+    `labels`, scikit-learn also counts a class that has no clips but is guessed once, as an F1 of 0: of five classes a
+    sixth of the score for a single guess, and models that never make it would be averaged over other classes than
+    this one. (CREMA-D has no "surprise", one of the six project classes.) The guess is still wrong for the true class.
+    """
+    by_seed = _speaker_counts(checked(predictions))[0].sum(axis=1)
     return {name: float(_metric(by_seed, name).mean()) for name in METRICS}
 
 
 def per_class(predictions: pd.DataFrame) -> pd.DataFrame:
     """Precision, recall, F1 (means over seeds) and support (clips) by class: index class name."""
-    predictions, classes = _checked(predictions), class_names(predictions)
+    predictions, classes = checked(predictions), class_names(predictions)
     tables = [
         precision_recall_fscore_support(part["label"], part["predicted"], labels=classes, zero_division=0)
         for _, part in predictions.groupby("seed")
@@ -102,27 +123,11 @@ def per_class(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
     """Clips by true class (rows) and predicted class (columns), mean over seeds."""
-    predictions, classes = _checked(predictions), class_names(predictions)
+    predictions, classes = checked(predictions), class_names(predictions)
     parts = [confusion_matrix(p["label"], p["predicted"], labels=classes) for _, p in predictions.groupby("seed")]
     return pd.DataFrame(
         np.mean(parts, axis=0), index=pd.Index(classes, name="label"), columns=pd.Index(classes, name="predicted")
     )
-
-
-def calibration_error(predictions: pd.DataFrame, bins: int = 10) -> float:
-    """Expected calibration error (Guo et al. 2017): mean over equal-width bins of |accuracy - confidence|, by clips."""
-    predictions = _checked(predictions)
-    columns = [f"p_{name}" for name in class_names(predictions)]
-    if not set(columns) <= set(predictions.columns):
-        raise PredictionError("calibration needs the p_<class> columns")
-    errors = []
-    for _, part in predictions.groupby("seed"):
-        confidence = part[columns].to_numpy().max(axis=1)
-        right = (part["label"] == part["predicted"]).to_numpy()
-        bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-        gap = np.bincount(bin_of, weights=right - confidence, minlength=bins)
-        errors.append(np.abs(gap).sum() / len(part))
-    return float(np.mean(errors))
 
 
 def interval(
@@ -141,7 +146,7 @@ def interval(
     level : float
         Coverage aimed at.
     """
-    counts, speakers, _ = _speaker_counts(_checked(predictions))
+    counts, speakers, _ = _speaker_counts(checked(predictions))
     value = float(_metric(counts.sum(axis=1), metric).mean())
     note = _few(len(speakers))
     if note:
@@ -169,8 +174,8 @@ def compare(
     PredictionError
         The two do not cover the same clips, or disagree on a label or speaker.
     """
-    a, b = _checked(a), _checked(b)
-    _same_clips(a, b)
+    a, b = checked(a), checked(b)
+    check_same_clips(a, b)
     classes = list(dict.fromkeys(class_names(a) + class_names(b)))
     counts_a, speakers, _ = _speaker_counts(a, classes)
     counts_b, _, _ = _speaker_counts(b, classes)
@@ -211,14 +216,16 @@ def results_table(
     Returns
     -------
     DataFrame
-        model, weighted_f1, low, high, accuracy, macro_f1, n_clips, n_speakers, seeds, difference, difference_low,
-        difference_high, p, p_holm, note.
+        model, weighted_f1, low, high, accuracy, macro_f1, ece, ece_raw (calibration error of the probabilities as they
+        stand, and before temperature scaling; NaN without ``p_<class>``), n_clips, n_speakers, seeds, difference,
+        difference_low, difference_high, p, p_mcnemar (see :class:`Comparison`), p_holm, p_mcnemar_holm, note.
     """
     if reference is not None and reference not in runs:
         raise PredictionError(f"no model '{reference}' to compare with; there are {', '.join(runs)}")
     rows = [_row(name, table, runs.get(reference), name == reference, n_boot, seed) for name, table in runs.items()]
     table = pd.DataFrame(rows)
-    table["p_holm"] = holm(table["p"].tolist())
+    for test in ("p", "p_mcnemar"):
+        table[f"{test}_holm"] = holm(table[test].tolist())
     table["note"] = table.pop("note")
     return table.sort_values("weighted_f1", ascending=False, kind="stable", ignore_index=True)
 
@@ -227,41 +234,17 @@ def _row(name, predictions, reference, is_reference, n_boot, seed) -> dict:
     found = interval(predictions, n_boot=n_boot, seed=seed)
     row = {"model": name, "weighted_f1": found.value, "low": found.low, "high": found.high}
     row |= {key: value for key, value in scores(predictions).items() if key != "weighted_f1"}
+    has_p = bool(probability_columns(predictions))
+    row["ece"] = calibration_error(predictions) if has_p else np.nan
+    row["ece_raw"] = calibration_error(raw_probabilities(predictions)) if has_p else np.nan
     row |= {"n_clips": predictions["id"].nunique(), "n_speakers": found.speakers}
     row |= {"seeds": predictions["seed"].nunique(), "note": found.note}
-    against = {"difference": np.nan, "difference_low": np.nan, "difference_high": np.nan, "p": np.nan}
+    against = dict.fromkeys(("difference", "difference_low", "difference_high", "p", "p_mcnemar"), np.nan)
     if reference is not None and not is_reference:
         paired = compare(predictions, reference, n_boot=n_boot, seed=seed)
-        against = dict(zip(against, (paired.difference, paired.low, paired.high, paired.p), strict=True))
+        values = (paired.difference, paired.low, paired.high, paired.p, paired.p_mcnemar)
+        against = dict(zip(against, values, strict=True))
     return row | against
-
-
-def _checked(predictions: pd.DataFrame) -> pd.DataFrame:
-    needed = ["seed", "id", "speaker", "label", "predicted"]
-    lacking = [column for column in needed if column not in predictions.columns]
-    if lacking or not len(predictions):
-        raise PredictionError(f"predictions: {len(predictions)} rows, missing columns: {', '.join(lacking) or 'none'}")
-    twice = predictions[predictions.duplicated(["seed", "id"])]
-    if len(twice):
-        first = twice.iloc[0]
-        raise PredictionError(f"clip {first['id']!r} is predicted twice in seed {first['seed']}; one model at a time")
-    sizes = predictions.groupby("seed")["id"].size()
-    if sizes.nunique() > 1 or sizes.iloc[0] != predictions["id"].nunique():
-        raise PredictionError(f"seeds cover different clips: {sizes.to_dict()}")
-    return predictions
-
-
-def _same_clips(a: pd.DataFrame, b: pd.DataFrame) -> None:
-    first, second = (t.drop_duplicates("id").set_index("id")[["label", "speaker"]].astype(str) for t in (a, b))
-    odd = first.index.symmetric_difference(second.index)
-    if len(odd):
-        raise PredictionError(f"the two models cover different clips: {len(odd)} in only one, for example {odd[0]!r}")
-    differ = (first != second.loc[first.index]).any(axis=1)
-    if differ.any():
-        clip = differ.idxmax()
-        raise PredictionError(
-            f"clip {clip!r} is {first.loc[clip].to_dict()} in one table and {second.loc[clip].to_dict()} in the other"
-        )
 
 
 def _speaker_counts(predictions: pd.DataFrame, classes: list[str] | None = None) -> tuple[np.ndarray, list, list[str]]:
@@ -290,8 +273,7 @@ def _metric(counts: np.ndarray, name: str) -> np.ndarray:
     if name == "weighted_f1":
         return (f1 * support).sum(-1) / total
     if name == "macro_f1":
-        seen = (support + guessed) > 0  # a class that is neither there nor guessed does not exist for scikit-learn
-        return (f1 * seen).sum(-1) / seen.sum(-1)
+        return (f1 * (support > 0)).sum(-1) / (support > 0).sum(-1)  # see scores()
     raise PredictionError(f"no metric '{name}'; choose from {', '.join(METRICS)}")
 
 

@@ -64,19 +64,25 @@ def test_scores_with_a_class_that_is_never_guessed_or_not_there(rng):
     )
 
 
+def test_macro_f1_is_over_the_classes_that_have_clips(rng):
+    """A guess at a class without clips must not cost a third of the score: it is a miss of the true class, no more."""
+    table = predictions(rng)
+    table = table[table.label != "happy"].reset_index(drop=True)
+    table["predicted"] = table.predicted.where(table.predicted != "happy", "angry")
+    table.loc[table.index[table.label == "angry"][0], "predicted"] = "happy"
+    there = ["neutral", "angry"]
+    expected = f1_score(table.label, table.predicted, average="macro", labels=there)
+    assert evaluate.scores(table)["macro_f1"] == pytest.approx(expected)
+    assert evaluate.scores(table)["macro_f1"] > 1.4 * f1_score(table.label, table.predicted, average="macro")
+    assert evaluate.per_class(table).loc[there, "f1"].mean() == pytest.approx(expected)
+
+
 def test_per_class_and_confusion_agree_with_each_other(rng):
     table = predictions(rng, seeds=(0, 1))
     by_class, matrix = evaluate.per_class(table), evaluate.confusion(table)
     assert list(by_class.index) == list(matrix.index) == list(matrix.columns) == list(CLASSES)
     assert by_class.support.sum() == table.id.nunique() == matrix.to_numpy().sum()
     assert by_class.recall.to_numpy() == pytest.approx(np.diag(matrix) / matrix.sum(axis=1))
-
-
-def test_calibration_error_by_hand():
-    labels = np.zeros(10, int)
-    guess = np.array([0] * 6 + [1] * 4)
-    table = table_of([f"c{i}" for i in range(10)], range(10), labels, guess, confidence=0.8)
-    assert evaluate.calibration_error(table) == pytest.approx(0.8 - 0.6)
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says(rng):
@@ -158,6 +164,9 @@ def test_results_table(rng):
     assert table.seeds.tolist() == [2, 1, 1] and (table.n_speakers == 12).all() and (table.n_clips == 120).all()
     assert np.isnan(table.p[0]) and np.isnan(table.difference[0])
     assert (table.difference[1:] < 0).all() and (table.p_holm[1:] >= table.p[1:]).all()
+    second = [evaluate.compare(runs[name], runs["good"]).p_mcnemar for name in ("fair", "poor")]
+    assert table.p_mcnemar[1:].tolist() == second and np.isnan(table.p_mcnemar[0])
+    assert table.p_mcnemar_holm[1:].tolist() == evaluate.holm(second) and np.isnan(table.p_mcnemar_holm[0])
     assert ((table.low <= table.weighted_f1) & (table.weighted_f1 <= table.high)).all()
     with pytest.raises(evaluate.PredictionError, match="good"):
         evaluate.results_table(runs, reference="best")
