@@ -138,10 +138,28 @@ class FuseSettings(Settings):
     """Parameters of ``03_fuse_and_ablate``."""
 
     needs_labels: ClassVar[bool] = True
+    streams: list[str] = Field([], description="only these streams; empty = all")
+    fusions: list[str] = Field([], description="only these models beside ECMF, by name in the table; empty = all")
     folds: int = Field(6, ge=2, le=50, description="outer folds; speakers are held apart")
-    seeds: int = Field(3, ge=1, le=50, description="repetitions with another seed")
-    epochs: int = Field(15, ge=1, le=1000, description="most epochs; the inner split stops earlier")
+    seeds: int = Field(5, ge=1, le=50, description="repetitions with another seed")
+    trials: int = Field(
+        4,
+        ge=0,
+        le=1000,
+        description="settings that the search tries for each fusion in each outer fold, on inner folds; 0 = the fixed "
+        "recipe for all",
+    )
+    epochs: int = Field(25, ge=1, le=1000, description="most epochs; the inner split stops earlier")
     bootstrap: int = Field(2000, ge=50, le=100_000, description="resamples of speakers for intervals")
+    side_seeds: int = Field(
+        1,
+        ge=0,
+        le=50,
+        description="seeds of the side studies (subsets, robustness, learning curve); 0 = leave them out",
+    )
+    steps: int = Field(
+        12, ge=0, le=256, description="parts of a clip's time for frame-level models; 0 = clip level only"
+    )
 
 
 #: Notebook name → its parameters. A notebook that is not here cannot be run by ``ecmf report``.
@@ -179,7 +197,8 @@ def check_parameters(notebook: str, given: dict) -> Settings:
 
 
 def _explain(model: type[Settings], problem: dict) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
+    field, *inside = (str(part) for part in problem["loc"])  # inside a list or dict: which entry
+    name = ".".join([field, *inside])
     if problem["type"] == "extra_forbidden":
         return f"{name}: unknown; this notebook takes {', '.join(model.model_fields)}"
-    return f"{name} = {problem['input']!r}: {problem['msg']} ({model.model_fields[name].description})"
+    return f"{name} = {problem['input']!r}: {problem['msg']} ({model.model_fields[field].description})"

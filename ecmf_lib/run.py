@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,9 @@ EncoderOption = Annotated[
 LLMOption = Annotated[
     list[str] | None, typer.Option(help="NAME=VALUE of the language model, e.g. base_url=… (enricher llm) or folder=…")
 ]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of a notebook parameter")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="NAME=VALUE of a notebook parameter, e.g. seeds=5, streams=face,audio")
+]
 
 
 @app.command()
@@ -266,7 +269,10 @@ def _say_ledger(project) -> None:
 
 
 def _assignments(pairs: list[str] | None) -> dict:
-    """``["seeds=5", "clip=7"]`` → ``{"seeds": 5, "clip": "7"}``: a text stays one, whatever it looks like."""
+    """``["seeds=5", "clip=7", "streams=face,audio"]`` → ``{"seeds": 5, "clip": "7", "streams": ["face", "audio"]}``.
+
+    A text stays one, whatever it looks like. In a list, a name with a comma in it stands in double quotes.
+    """
     fields = {name: field for model in NOTEBOOKS.values() for name, field in model.model_fields.items()}
     given = {}
     for pair in pairs or []:
@@ -277,7 +283,12 @@ def _assignments(pairs: list[str] | None) -> dict:
             raise SettingsError(f"--set {pair}: the {name} is given to the command itself, see ecmf report --help")
         if name not in fields:
             raise SettingsError(f"--set {pair}: {name}: unknown; the notebooks take {', '.join(sorted(fields))}")
-        given[name] = int(value) if fields[name].annotation is int and value.lstrip("-").isdigit() else value
+        kind = fields[name].annotation
+        if kind == list[str]:
+            (listed,) = csv.reader([value], skipinitialspace=True)
+            given[name] = [entry.strip() for entry in listed if entry.strip()]
+        else:
+            given[name] = int(value) if kind is int and value.lstrip("-").isdigit() else value
     return given
 
 

@@ -21,6 +21,22 @@ def test_every_problem_is_named_at_once():
     assert "unknown; this notebook takes corpus, output, seed" in message
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"streams": ["face", 7]}, "streams.1 = 7: .*only these streams"),
+        ({"fusions": "concatenation"}, "fusions = 'concatenation': .*only these models"),
+        ({"encoders": {"audio": None}}, r"encoders\.audio"),
+        ({"trials": -1}, "trials = -1: .*0 = the fixed recipe"),
+        ({"side_seeds": -1}, "side_seeds = -1"),
+        ({"steps": 257}, "steps = 257"),
+    ],
+)
+def test_what_is_wrong_inside_a_value_is_named(given, named):
+    with pytest.raises(SettingsError, match=named):
+        check_parameters("03_fuse_and_ablate", given)
+
+
 def test_unknown_notebook():
     with pytest.raises(SettingsError, match="choose from 00_start_here"):
         check_parameters("99_nothing", {})

@@ -19,7 +19,7 @@ from ecmf_lib.demo import make_demo
 from ecmf_lib.run import app
 
 SOURCES = sorted((REPO / "notebooks").glob("*.ipynb"))
-TINY = ["folds=2", "seeds=1", "epochs=3", "bootstrap=50", "frames=4"]
+TINY = ["folds=2", "seeds=1", "epochs=3", "bootstrap=50", "frames=4", "trials=0", "side_seeds=1", "steps=3"]
 
 
 def test_every_notebook_is_registered():

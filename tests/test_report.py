@@ -207,6 +207,22 @@ def test_values_are_read_by_the_type_of_the_parameter():
     assert run._assignments(["seeds=5", "clip=7", "detector=lbp"]) == {"seeds": 5, "clip": "7", "detector": "lbp"}
 
 
+@pytest.mark.parametrize(
+    ("given", "streams"),
+    [
+        ("face,audio", ["face", "audio"]),
+        (" face , audio,", ["face", "audio"]),
+        ("7", ["7"]),
+        ("", []),
+        ('text,"all features, logistic"', ["text", "all features, logistic"]),
+    ],
+)
+def test_lists_are_split_at_commas(given, streams):
+    chosen = run._assignments([f"streams={given}"])
+    assert chosen == {"streams": streams}
+    assert config.check_parameters("03_fuse_and_ablate", chosen).streams == streams
+
+
 def test_encoders_are_swapped_on_the_command_line():
     given = run.swaps(["audio=wavlm-large:layers=last4,chunk=10", "text=char-ngram", "face=:pooling=mean+std"])
     assert given == {
