@@ -1,55 +1,33 @@
-"""Fitting one model on one training part: fusions as stacked ensembles, and logistic regressions.
+"""Fitting one model on one training part.
 
-Whatever is learned (standardisation, weights, when to stop, which option) comes from the clips that are given. Inner
-folds hold speakers apart. The same seed gives the same numbers, whatever the number of threads.
-
-A neural model is a small ensemble: one member for each inner fold, stopped early on that fold, all trained at once as
-one stacked model (``torch.func.vmap``), their log-probabilities averaged. So most members use each training speaker.
+Whatever is learned (standardisation, weights, when to stop, which option, temperature) comes from the clips that are
+given. Inner folds hold speakers apart. The same seed gives the same numbers, whatever the number of threads.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
-from torch.func import functional_call, stack_module_state, vmap
-from torch.nn import functional as F
 
-from ecmf_lib import fusion
+from ecmf_lib import classical, experts, fusion
+from ecmf_lib.experts import log_softmax
+from ecmf_lib.members import Recipe, log_probabilities, reproducible, train_stack
 from ecmf_lib.samples import DataError, FusionData, inner_folds
+from ecmf_lib.scaling import fit_rotation, fit_standardiser, standardise, turned
+from ecmf_lib.temperature import fit_temperature
+from ecmf_lib.tune import search
 
-#: Standardised features are cut here: a column that is nearly always 0 would otherwise reach tens of deviations.
-CLIP_AT = 5.0
 #: What `kind` of a :class:`ModelSpec` may be.
-KINDS = (*fusion.FUSIONS, "logistic", "late-logistic", "majority")
-#: Inverse L2 strengths that logistic regressions choose from on inner folds.
-LOGISTIC_C = (0.001, 0.003, 0.01, 0.03, 0.1)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a neural fusion is trained. The same for all fusions, except where a spec says otherwise."""
-
-    lr: float = 5e-3  # AdamW, cosine down to 0
-    weight_decay: float = 0.1  # on matrices only
-    label_smoothing: float = 0.0
-    auxiliary: float = 0.5  # weight of the loss on each stream's own logits, where the fusion has them
-    modality_dropout: float = 0.2  # probability that training hides a stream of a clip
-    components: int = 256  # most principal components of a stream, fitted on the training part; 0 = none fitted
-    inner: int = 5  # inner folds = ensemble members
-    batch: int = 64  # most clips a step; a quarter of the clips where these are few, so that an epoch has some steps
-    patience: int = 6  # epochs without a better inner loss in any member before all stop
+KINDS = (*fusion.FUSIONS, *classical.KINDS)
+#: Options of every neural fusion that the data decide and no spec gives.
+_GIVEN_BY_DATA = ("temporal",)
 
 
 @dataclass(frozen=True)
@@ -65,23 +43,38 @@ class ModelSpec:
     streams : tuple of str or None
         None: all of the data.
     options : dict
-        Options of the fusion's class and of :class:`Recipe` (for the logistic kinds: ``C``). A list or tuple means:
-        choose among these on the inner folds.
+        Options of the fusion's class and of :class:`ecmf_lib.members.Recipe` (for the logistic kinds: ``C``). A list or
+        tuple means: choose among these on the inner folds.
+    trials : int
+        Settings that the search tries in each outer fold (:mod:`ecmf_lib.tune`); 0 or 1: none.
+    epochs : int
+        Most epochs, where the model has a recipe of its own; 0: as all others.
     """
 
     name: str
     kind: str
     streams: tuple[str, ...] | None = None
     options: dict = field(default_factory=dict)
+    trials: int = 0
+    epochs: int = 0
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"model '{self.name}': no kind {self.kind!r}; choose from {', '.join(KINDS)}")
 
+    @property
+    def neural(self) -> bool:
+        """Whether it is a network."""
+        return self.kind in fusion.FUSIONS
+
     def candidates(self) -> list[dict]:
         """Every combination of the options that are given as lists."""
         choices = {key: list(v) if isinstance(v, list | tuple) else [v] for key, v in self.options.items()}
         return [dict(zip(choices, chosen, strict=True)) for chosen in itertools.product(*choices.values())]
+
+    def about(self) -> dict:
+        """Everything that its results depend on, JSON-able."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +89,14 @@ class Fitted:
     options : dict
         Options of the fusion as chosen.
     arrays : dict of str to array
-        ``mean.<stream>``, ``gain.<stream>`` (1/deviation, 0 for a constant column), for neural models
-        ``rotate.<stream>`` [dim, components], and ``param.<name>``.
+        ``mean.<stream>``, ``gain.<stream>`` (1/deviation, 0 for a constant column), where they were learned
+        ``rotate.<stream>`` [dim, components] and ``expert.<stream>`` [classes, dim + 1], and ``param.<name>``.
+    temperature : float
+        Divides the class scores; set on inner folds.
+    trees : object or None
+        Of gradient boosting only.
+    chosen : dict
+        Options that were chosen on inner folds: by the search, or among those that the spec lists.
     """
 
     name: str
@@ -106,41 +105,50 @@ class Fitted:
     dims: dict[str, int]
     options: dict
     arrays: dict[str, np.ndarray]
+    temperature: float = 1.0
+    trees: object = None
+    chosen: dict = field(default_factory=dict)
 
     def predict(self, data: FusionData) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities float64 [n, classes] and stream weights float64 [n, streams] (NaN where the model has none)."""
         data = self._fitting(data)
+        scores, weights = self._scores(data if self.kind in fusion.FUSIONS else data.clip_level())
+        return np.exp(log_softmax(scores / self.temperature)), weights
+
+    def _scores(self, data: FusionData) -> tuple[np.ndarray, np.ndarray]:
         params = {key[6:]: value for key, value in self.arrays.items() if key.startswith("param.")}
         x = standardise(data, self.arrays)
         no_weights = np.full((len(data), len(self.dims)), np.nan)
-        if self.kind == "majority":
-            return np.tile(_softmax(params["prior"].astype(float)), (len(data), 1)), no_weights
-        if self.kind == "logistic":
-            joined = np.concatenate(list(x.values()), axis=1)
-            return _softmax(_linear(joined, params, "all")), no_weights
-        if self.kind == "late-logistic":
+        if self.kind not in fusion.FUSIONS:
+            known = classical.Classical(params, model=self.trees)
+            kind = "majority" if "prior" in params else self.kind  # boosting of a single class is that
+            scores = classical.class_scores(kind, known, turned(x, self.arrays), data.mask())
             there = data.mask()
-            opinions = np.stack([_log_softmax(_linear(x[name], params, name)) for name in self.dims], axis=1)
-            count = np.maximum(there.sum(1, keepdims=True), 1)
-            return _softmax((opinions * there[..., None]).sum(1) / count), there / count
-        with reproducible(0), torch.no_grad():
+            return scores, there / np.maximum(there.sum(1, keepdims=True), 1) if kind == "late-logistic" else no_weights
+        with reproducible(0):
             stack = {key: torch.from_numpy(value) for key, value in params.items()}
-            dims = {name: z.shape[1] for name, z in x.items()}
-            model = fusion.build(self.kind, dims, len(self.classes), **self.options).eval()
-            out = _run_stack(
-                model, stack, {k: torch.from_numpy(v) for k, v in x.items()}, torch.from_numpy(data.mask())
-            )
-        logits = out.logits.double().log_softmax(-1).mean(0).numpy()
-        weights = out.weights.double().mean(0).numpy()
-        return _softmax(logits), weights if weights.shape[1] else no_weights
+            z = turned(x, self.arrays)
+            model = fusion.build(self.kind, {n: v.shape[-1] for n, v in z.items()}, len(self.classes), **self.options)
+            opinions = experts.opinions_of(x, data.present, self.arrays) if model.takes_opinions else None
+            chances, weights = log_probabilities(model, stack, z, data.mask(), opinions)
+        weights = weights.mean(0)
+        return log_softmax(chances.mean(0)), weights if weights.shape[1] else no_weights
 
     def save(self, folder: Path) -> None:
-        """Write ``model.safetensors`` and ``model.json`` into `folder` (made if need be)."""
+        """Write ``model.safetensors`` and ``model.json`` into `folder` (made if need be).
+
+        Raises
+        ------
+        ValueError
+            For gradient boosting: its trees would need pickle.
+        """
+        if self.trees is not None:
+            raise ValueError(f"model '{self.name}' cannot be kept: its trees would need pickle; fit it again")
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
             {key: np.ascontiguousarray(value) for key, value in self.arrays.items()}, folder / "model.safetensors"
         )
-        about = {key: value for key, value in vars(self).items() if key != "arrays"}
+        about = {key: value for key, value in vars(self).items() if key not in ("arrays", "trees")}
         (folder / "model.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
 
     @classmethod
@@ -162,273 +170,108 @@ class Fitted:
 
 
 def fit(data: FusionData, spec: ModelSpec, *, seed: int, epochs: int, groups: Sequence[str] | None = None) -> Fitted:
-    """Train one model on all of `data`; stopping and options are chosen on its inner folds.
+    """Train one model on all of `data`; stopping, options and temperature are chosen on its inner folds.
 
     Parameters
     ----------
     data : FusionData
     spec : ModelSpec
+        With ``trials`` the options are searched first.
     seed : int
     epochs : int
         Most epochs of a neural model.
     groups : sequence of str, optional
         What inner folds hold apart; the speakers by default.
     """
-    data = data.only(spec.streams) if spec.streams else data
-    groups = np.asarray(data.speakers if groups is None else groups)
-    scale = fit_standardiser(data)
-    x = standardise(data, scale)
-    with reproducible(seed):
-        if spec.kind == "majority":
-            counts = np.bincount(data.labels, minlength=len(data.classes))
-            options, params = {}, {"prior": np.log(np.maximum(counts, 0.5))}
-        elif spec.kind in fusion.FUSIONS:
-            options, params = _fit_neural(data, x, spec, groups, seed, epochs)
-        else:
-            options, params = {}, _fit_logistic(data, x, spec, groups, seed)
-    arrays = scale | {key if key.startswith("rotate.") else f"param.{key}": value for key, value in params.items()}
-    return Fitted(spec.name, spec.kind, tuple(data.classes), data.dims, options, arrays)
+    return _TrainingPart(data, spec, seed, epochs, groups).fitted()
 
 
-def fit_standardiser(data: FusionData) -> dict[str, np.ndarray]:
-    """``mean.<s>`` and ``gain.<s>`` (1/deviation) of each feature over the clips that have stream s: float32 [dim]."""
-    found = {}
-    for name, x in data.streams.items():
-        rows = x[data.present[name]].astype(np.float64) if data.present[name].any() else np.zeros((1, x.shape[1]))
-        mean, spread = rows.mean(0), rows.std(0)
-        varies = spread > 1e-6 * (np.abs(mean) + 1e-6)
-        found[f"mean.{name}"] = mean.astype(np.float32)
-        found[f"gain.{name}"] = np.where(varies, 1 / np.where(varies, spread, 1), 0).astype(np.float32)
-    return found
+class _TrainingPart:
+    """One training part, prepared: standardised features, inner folds, and what several trials can share."""
 
+    def __init__(self, data: FusionData, spec: ModelSpec, seed: int, epochs: int, groups: Sequence[str] | None):
+        data = data.only(spec.streams) if spec.streams else data
+        self.data = data if spec.neural else data.clip_level()
+        self.spec, self.seed, self.epochs = spec, seed, spec.epochs or epochs
+        self.groups = np.asarray(data.speakers if groups is None else groups)
+        self.scale = fit_standardiser(self.data)
+        self.x = standardise(self.data, self.scale)
+        self._shared: dict = {}
 
-def standardise(data: FusionData, scale: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Stream → standardised features float32 [n, dim], cut at ±:data:`CLIP_AT`, 0 where the stream is missing."""
-    found = {}
-    for name, x in data.streams.items():
-        z = np.clip((x - scale[f"mean.{name}"]) * scale[f"gain.{name}"], -CLIP_AT, CLIP_AT)
-        z = np.where(data.present[name][:, None], z, np.float32(0))
-        found[name] = z @ scale[f"rotate.{name}"] if f"rotate.{name}" in scale else z
-    return found
+    def fitted(self) -> Fitted:
+        spec, data = self.spec, self.data
+        with reproducible(self.seed):
+            if spec.neural:
+                options, chosen, arrays, inner, rows = self._best()
+                trees = None
+            else:
+                rotation = {}
+                if spec.kind == "boosting":
+                    rotation = fit_rotation(data, self.x, classical.BOOSTED_COMPONENTS, self.seed)
+                try:
+                    found = classical.fit_classical(
+                        data, turned(self.x, rotation), spec.kind, spec.options, self.groups, self.seed
+                    )
+                except ValueError as error:
+                    raise type(error)(f"model '{spec.name}': {error}") from None
+                options, chosen, trees = {}, found.chosen, found.model
+                inner, rows = found.inner, np.arange(len(data))
+                arrays = rotation | {f"param.{key}": value for key, value in found.params.items()}
+        temperature = 1.0 if inner is None else fit_temperature(inner, data.targets()[rows])
+        arrays = self.scale | arrays
+        classes = tuple(data.classes)
+        return Fitted(spec.name, spec.kind, classes, data.dims, options, arrays, temperature, trees, chosen)
 
+    def _best(self) -> tuple[dict, dict, dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """What :meth:`_train` gives for the best of the options: those the spec lists, then those the search draws."""
+        best: list = [None]
 
-def fit_rotation(data: FusionData, x: Mapping[str, np.ndarray], components: int, seed: int) -> dict[str, np.ndarray]:
-    """Principal directions of each standardised stream: ``rotate.<s>`` float32 [dim, k], k at most `components`.
+        def loss(options: dict) -> float:
+            trained = self._train(options)
+            if best[0] is None or trained[0] < best[0][1][0]:
+                best[0] = options, trained
+            return trained[0]
 
-    Each turned feature keeps its share of the variance (no whitening), the mean variance is 1. Adam treats every input
-    alike; in this basis that means: strong directions first. On 12 RAVDESS actors, one seed: ECMF .735 → .748,
-    baseline attention .739 → .764, concatenation .702 → .759. It also halves the time.
-    """
-    found = {}
-    for name, z in x.items():
-        rows = z[data.present[name]]
-        k = min(components, *rows.shape)
-        pca = PCA(k, random_state=seed).fit(rows)
-        power = max(float(pca.explained_variance_.mean()), 1e-12)
-        found[f"rotate.{name}"] = (pca.components_.T / power**0.5).astype(np.float32)
-    return found
+        for options in self.spec.candidates():
+            loss(options)
+        if self.spec.trials > 1:
+            search(loss, best[0][0], self.spec.trials, self.seed)
+        options, (_, rest, arrays, inner, rows) = best[0]
+        fixed = {key for key, value in self.spec.options.items() if not isinstance(value, list | tuple)}
+        return rest, {key: value for key, value in options.items() if key not in fixed}, arrays, inner, rows
 
-
-def _log_softmax(z: np.ndarray) -> np.ndarray:
-    z = z - z.max(-1, keepdims=True)
-    return z - np.log(np.exp(z).sum(-1, keepdims=True))
-
-
-def _softmax(z: np.ndarray) -> np.ndarray:
-    return np.exp(_log_softmax(z))
-
-
-def _linear(x: np.ndarray, params: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    return x.astype(np.float64) @ params[f"coef.{name}"].T + params[f"intercept.{name}"]
-
-
-def _logistic(
-    x: np.ndarray, labels: np.ndarray, n_classes: int, c: float, *, tol: float = 1e-4
-) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients float64 [classes, dim] and intercepts [classes]; classes not in training are all but ruled out."""
-    coef, intercept = np.zeros((n_classes, x.shape[1])), np.full(n_classes, -10.0)
-    seen = np.unique(labels)
-    if len(seen) == 1:
-        intercept[seen] = 0.0
-        return coef, intercept
-    model = LogisticRegression(C=c, max_iter=1000, tol=tol).fit(x.astype(np.float64), labels)
-    two = len(seen) == 2  # scikit-learn gives one row for two classes; ±half of it is the same model
-    coef[seen] = np.concatenate([-model.coef_, model.coef_]) / 2 if two else model.coef_
-    intercept[seen] = np.concatenate([-model.intercept_, model.intercept_]) / 2 if two else model.intercept_
-    return coef, intercept
-
-
-def _fit_logistic(data, x, spec, groups, seed) -> dict[str, np.ndarray]:
-    unknown = set(spec.options) - {"C"}
-    if unknown:
-        raise ValueError(f"model '{spec.name}': a {spec.kind} model has no option {', '.join(sorted(unknown))}, only C")
-    parts = {"all": np.concatenate(list(x.values()), axis=1)} if spec.kind == "logistic" else x
-    params = {}
-    candidates = spec.options.get("C", LOGISTIC_C)
-    for name, features in parts.items():
-        rows = np.flatnonzero(data.present[name] if name in data.present else np.ones(len(data), bool))
-        if not len(rows):  # the stream is missing in the whole training part, so it has no say
-            params[f"coef.{name}"] = np.zeros((len(data.classes), features.shape[1]))
-            params[f"intercept.{name}"] = np.zeros(len(data.classes))
-            continue
-        z, labels = features[rows], data.labels[rows]
-        c = _choose_c(z, labels, groups[rows], candidates, len(data.classes), seed)
-        params[f"coef.{name}"], params[f"intercept.{name}"] = _logistic(z, labels, len(data.classes), c)
-    return params
-
-
-def _choose_c(z, labels, groups, candidates, n_classes, seed) -> float:
-    if not isinstance(candidates, list | tuple):
-        return candidates
-    if len(candidates) == 1 or len(np.unique(labels)) == 1:
-        return candidates[0]
-    fold = inner_folds(labels, groups, 3, seed)
-    loss = np.zeros(len(candidates))
-    for number in range(fold.max() + 1):
-        train, held = fold != number, fold == number
-        for i, c in enumerate(candidates):
-            # Half the time of a full fit, and close enough to tell candidates apart.
-            coef, intercept = _logistic(z[train], labels[train], n_classes, c, tol=1e-3)
-            guess = _log_softmax(z[held].astype(np.float64) @ coef.T + intercept)
-            loss[i] -= guess[np.arange(held.sum()), labels[held]].sum()
-    return candidates[int(loss.argmin())]
-
-
-@contextmanager
-def reproducible(seed: int) -> Iterator[None]:
-    """One thread, deterministic algorithms and a seeded generator inside; everything as it was outside."""
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(devices=[]), threadpool_limits(1):
-        torch.manual_seed(seed)
-        torch.set_num_threads(1)  # sums are split among threads, so their number would change the last digits
-        torch.use_deterministic_algorithms(True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(strict)
-            torch.set_num_threads(threads)
-
-
-def _run_stack(model, stack, x, present) -> fusion.FusionOutput:
-    """All members on the same clips: outputs [members, batch, …]. `present` may be [batch, streams] or one a member."""
-
-    def one(params, present):
-        return functional_call(model, params, (x, present))
-
-    # Dropout masks are the same for all members (cheaper by far); they differ in initial weights and training clips.
-    return vmap(one, in_dims=(0, 0 if present.dim() == 3 else None), randomness="same")(stack, present)
-
-
-def _fit_neural(data, x, spec, groups, seed, epochs) -> tuple[dict, dict[str, np.ndarray]]:
-    best = None
-    names = {f.name for f in fields(Recipe)}
-    for options in spec.candidates():
+    def _train(self, options: dict) -> tuple[float, dict, dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """Inner loss, the fusion's options, arrays, and class scores of clips by members that did not see them."""
+        data, names = self.data, {f.name for f in fields(Recipe)}
         recipe = Recipe(**{key: value for key, value in options.items() if key in names})
         rest = {key: value for key, value in options.items() if key not in names}
-        fold = inner_folds(data.labels, groups, recipe.inner, seed)
-        torch.manual_seed(seed)  # so that a candidate's result does not depend on those before it
-        rotation = fit_rotation(data, x, recipe.components, seed) if recipe.components else {}
-        turned = {name: z @ rotation[f"rotate.{name}"] if rotation else z for name, z in x.items()}
-        stack, loss = train_stack(turned, data, spec.kind, rest, recipe, fold, epochs)
-        if best is None or loss < best[0]:
-            best = loss, rest, rotation | {key: value.numpy() for key, value in stack.items()}
-    return best[1:]
+        if self.spec.kind == "ecmf" and data.frame_level:
+            rest["temporal"] = data.frame_level
+        fold = self._fold(recipe)
+        rotation = self._once(("turn", recipe.components), lambda: self._rotation(recipe))
+        z = turned(self.x, rotation)
+        torch.manual_seed(self.seed)  # so that a candidate's result does not depend on those before it
+        model = fusion.build(self.spec.kind, {n: v.shape[-1] for n, v in z.items()}, len(data.classes), **rest)
+        given, opinions = {}, None
+        if model.takes_opinions:
+            key = ("experts", recipe.inner, recipe.inner_by)
+            given, opinions = self._once(key, lambda: experts.fit_experts(self.x, data.present, data.targets(), fold))
+        torch.manual_seed(self.seed)
+        stack, loss = train_stack(z, data, self.spec.kind, rest, recipe, fold, self.epochs, opinions)
+        chances, _ = log_probabilities(model, stack, z, data.mask(), opinions)
+        rows = np.flatnonzero(fold < len(chances))
+        arrays = rotation | given | {f"param.{key}": value.numpy() for key, value in stack.items()}
+        return loss, rest, arrays, chances[fold[rows], rows], rows
 
+    def _fold(self, recipe: Recipe) -> np.ndarray:
+        groups = self.groups if recipe.inner_by == "group" else np.arange(len(self.groups))
+        key = ("fold", recipe.inner, recipe.inner_by)
+        return self._once(key, lambda: inner_folds(self.data.labels, groups, recipe.inner, self.seed))
 
-def train_stack(
-    x: Mapping[str, np.ndarray],
-    data: FusionData,
-    kind: str,
-    options: Mapping,
-    recipe: Recipe,
-    fold: np.ndarray,
-    epochs: int,
-) -> tuple[dict[str, torch.Tensor], float]:
-    """Train one member for each inner fold, each keeping the weights of its best epoch on that fold.
+    def _rotation(self, recipe: Recipe) -> dict[str, np.ndarray]:
+        return fit_rotation(self.data, self.x, recipe.components, self.seed) if recipe.components else {}
 
-    Parameters
-    ----------
-    x : dict of str to float32 [n, dim]
-        Standardised features, rotated or not.
-    data : FusionData
-        Labels and masks.
-    kind, options
-        Of the fusion.
-    recipe : Recipe
-    fold : int [n]
-        Inner fold of each clip.
-    epochs : int
-
-    Returns
-    -------
-    stack : dict of str to Tensor [members, …]
-    loss : float
-        Mean over members of the best cross-entropy on the fold that a member did not train on.
-    """
-    members, dims = int(fold.max()) + 1, {name: z.shape[1] for name, z in x.items()}
-    models = [fusion.build(kind, dims, len(data.classes), **options) for _ in range(members)]
-    model, (stack, _) = copy.deepcopy(models[0]), stack_module_state(models)
-    features = {name: torch.from_numpy(z) for name, z in x.items()}
-    labels, present = torch.from_numpy(data.labels), torch.from_numpy(data.mask())
-    held = torch.from_numpy(fold == np.arange(members)[:, None]).float()  # [members, n]
-    matrices = [p for p in stack.values() if p.dim() > 2]
-    vectors = [p for p in stack.values() if p.dim() <= 2]
-    optimiser = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=recipe.lr,
-    )
-    steps = -(-len(data) // max(1, min(recipe.batch, len(data) // 4)))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * steps)
-    best = torch.full((members,), torch.inf)
-    kept = {key: p.detach().clone() for key, p in stack.items()}
-    best_epoch = 0
-    for epoch in range(epochs):
-        model.train()
-        for rows in torch.randperm(len(data)).chunk(steps):
-            out = _run_stack(
-                model, stack, {k: z[rows] for k, z in features.items()}, _hide(present[rows], members, recipe)
-            )
-            loss = _loss(out, labels[rows], 1 - held[:, rows], recipe)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-        model.eval()
-        with torch.no_grad():
-            logits = _run_stack(model, stack, features, present).logits
-            now = (_cross_entropy(logits, labels) * held).sum(1) / held.sum(1)
-            better = now < best
-            best = torch.where(better, now, best)
-            for key, p in stack.items():
-                kept[key][better] = p.detach()[better]
-        if better.any():
-            best_epoch = epoch
-        elif epoch - best_epoch >= recipe.patience:
-            break
-    return kept, float(best.mean())
-
-
-def _hide(present: torch.Tensor, members: int, recipe: Recipe) -> torch.Tensor:
-    """Modality dropout (Neverova et al. 2016): hide streams, never a clip's last. [members, n, streams]"""
-    shape = (members, *present.shape)
-    if not recipe.modality_dropout:
-        return present.expand(shape)
-    kept = present & (torch.rand(shape) >= recipe.modality_dropout)
-    return torch.where(kept.any(-1, keepdim=True), kept, present)
-
-
-def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
-    """Logits [members, n, …, classes] → losses [members, n, …]; labels [n] hold for all members and all of '…'."""
-    target = labels.view(1, -1, *[1] * (logits.dim() - 3)).expand(logits.shape[:-1])
-    flat = F.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), target.reshape(-1), label_smoothing=smoothing, reduction="none"
-    )
-    return flat.view(logits.shape[:-1])
-
-
-def _loss(out: fusion.FusionOutput, labels: torch.Tensor, used: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Sum over members of the mean loss over the clips they may use (`used` float [members, n])."""
-    loss = _cross_entropy(out.logits, labels, recipe.label_smoothing)
-    if recipe.auxiliary and out.stream_logits.shape[-2]:
-        loss = loss + recipe.auxiliary * _cross_entropy(out.stream_logits, labels, recipe.label_smoothing).mean(-1)
-    return ((loss * used).sum(1) / used.sum(1).clamp(min=1)).sum()
+    def _once(self, key: tuple, make):
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]

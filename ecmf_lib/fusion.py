@@ -1,53 +1,26 @@
-"""Fusions of stream features: ECMF and the two it is compared with, as plain torch modules.
-
-All take the same input and give the same :class:`FusionOutput`. A missing stream is masked *after* its projection, so
-whatever (finite) numbers stand in its place reach nothing. Nothing here draws random numbers except dropout and the
-initial weights, and all can be stacked with ``torch.func.vmap`` to train many members at once (:mod:`ecmf_lib.fit`).
+"""ECMF as a plain torch module, and every fusion by name.
 
 The paper (ECMF, arXiv 2508.05991) names self-attention for dynamic weights and residual connections that keep the
-original representations; sizes and equations are not public, those below are our choice.
+original representations; sizes and equations are not public, those below are our choice. The fusions that it is
+compared with are in :mod:`ecmf_lib.rivals` and :mod:`ecmf_lib.baseline`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ecmf_lib.baseline import BaselineAttention, ConcatFusion
+from ecmf_lib.fusion_base import Fusion, FusionOutput, clip_level, masked_softmax
+from ecmf_lib.rivals import RIVALS
+
+__all__ = ["ECMF", "FUSIONS", "RESIDUALS", "Fusion", "FusionOutput", "StreamAttention", "build", "masked_softmax"]
+
 #: How a stream's own projection reaches the classifier of :class:`ECMF` beside the fused token.
 RESIDUALS = ("none", "stream", "concat")
-
-
-class FusionOutput(NamedTuple):
-    """What a fusion gives for a batch.
-
-    Attributes
-    ----------
-    logits : float [batch, classes]
-    weights : float [batch, streams]
-        Weight of each stream in each clip, 0 where it is missing; [batch, 0] for a fusion that has none.
-    stream_logits : float [batch, streams, classes]
-        Each stream's own opinion (for the auxiliary loss); [batch, 0, classes] for a fusion that has none.
-    """
-
-    logits: Tensor
-    weights: Tensor
-    stream_logits: Tensor
-
-
-def masked_softmax(scores: Tensor, present: Tensor) -> Tensor:
-    """Softmax over the last axis among present entries; missing ones get exactly 0, and so do rows with none present.
-
-    Parameters
-    ----------
-    scores : float [..., streams]
-    present : bool, broadcastable to scores
-    """
-    lowest = torch.finfo(scores.dtype).min  # -inf would turn a row without any stream into NaN
-    return scores.masked_fill(~present, lowest).softmax(-1) * present
 
 
 class StreamAttention(nn.Module):
@@ -76,24 +49,19 @@ class StreamAttention(nn.Module):
         return self.out(mixed.reshape(batch, streams, width))
 
 
-class _Fusion(nn.Module):
-    """What all fusions share: the streams' names and dimensions, in the order of ``present``'s columns."""
+class TimePooling(nn.Module):
+    """Attention over the steps of one stream: a learned score for each step, softmax, weighted mean (our choice)."""
 
-    def __init__(self, dims: Mapping[str, int], n_classes: int):
+    def __init__(self, width: int):
         super().__init__()
-        if not dims:
-            raise ValueError("a fusion needs at least one stream")
-        self.names = tuple(dims)
-        self.n_classes = n_classes
+        self.score = nn.Linear(width, 1, bias=False)
 
-    def inputs(self, streams: Mapping[str, Tensor]) -> list[Tensor]:
-        absent = [name for name in self.names if name not in streams]
-        if absent:
-            raise KeyError(f"no features for stream(s) {', '.join(absent)}; mark clips as missing in `present` instead")
-        return [streams[name] for name in self.names]
+    def forward(self, steps: Tensor) -> Tensor:
+        """Float [batch, steps, width] → float [batch, width]."""
+        return (self.score(torch.tanh(steps)).softmax(1) * steps).sum(1)
 
 
-class ECMF(_Fusion):
+class ECMF(Fusion):
     """Streams → common width → self-attention over streams → softmax weights per clip → weighted sum → classes.
 
     Self-attention sets the weights, and what is summed are the projections themselves: dynamic weighting that leaves
@@ -110,18 +78,26 @@ class ECMF(_Fusion):
     heads : int
         Attention heads; must divide `width`.
     attention : bool
-        Off: the weights, too, see the projections themselves.
+        Off: the weights see the projections themselves, each stream for itself.
+    dynamic : bool
+        Off: one weight a stream, the same for all clips that have it. There is no attention then.
     sum_attended : bool
         The sum, too, is over attended tokens.
     residual : {"stream", "concat", "none"}
         "stream": each projection has a classifier of its own, and their weighted opinions are added to the logits;
         "concat": all projections stand beside the fused token in front of the classifier.
+    experts : bool
+        A second residual path, from the original features: the weighted opinions of linear experts, one a stream
+        (:mod:`ecmf_lib.experts`), are added to the logits. They are handed to :meth:`forward`.
+    temporal : sequence of str
+        Streams that come with several steps a clip and are pooled by attention over time. Others are averaged.
     dropout, input_dropout : float
         On tokens and on features.
 
     Notes
     -----
-    With ``attention=False, residual="none"`` what remains is the plain form: projections, weights, sum, classifier.
+    With ``attention=False, residual="none", experts=False`` what remains is the plain form: projections, weights, sum,
+    classifier.
     """
 
     def __init__(
@@ -132,114 +108,83 @@ class ECMF(_Fusion):
         width: int = 64,
         heads: int = 4,
         attention: bool = True,
+        dynamic: bool = True,
         sum_attended: bool = False,
         residual: str = "stream",
+        experts: bool = True,
+        temporal: Sequence[str] = (),
         dropout: float = 0.5,
         input_dropout: float = 0.3,
     ):
         super().__init__(dims, n_classes)
         if residual not in RESIDUALS:
             raise ValueError(f"residual = {residual!r}; choose from {', '.join(RESIDUALS)}")
-        self.residual, self.sum_attended = residual, sum_attended
+        if not set(temporal) <= set(dims):
+            raise ValueError(f"temporal names {sorted(set(temporal) - set(dims))}; the streams are {', '.join(dims)}")
+        attention = attention and (dynamic or sum_attended)
+        self.residual, self.sum_attended, self.takes_opinions = residual, sum_attended, experts
         self.project = nn.ModuleList([nn.Linear(dim, width) for dim in dims.values()])
+        self.over_time = nn.ModuleDict({str(i): TimePooling(width) for i, n in enumerate(dims) if n in temporal})
         self.attention = StreamAttention(width, heads) if attention else None
         if attention:
             self.stream_code = nn.Parameter(torch.zeros(len(dims), width))
             self.norm = nn.LayerNorm(width)
-        self.score = nn.Linear(width, 1)
+        self.score = nn.Linear(width, 1) if dynamic else None
         self.prior = nn.Parameter(torch.zeros(len(dims)))
         self.opinions = nn.ModuleList([nn.Linear(width, n_classes) for _ in dims])
+        if experts:
+            self.trust = nn.Parameter(torch.full((1,), 0.5))
         self.classify = nn.Linear(width * (1 + len(dims) * (residual == "concat")), n_classes)
         self.drop = nn.Dropout(dropout)
         self.drop_input = nn.Dropout(input_dropout)
 
-    def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> FusionOutput:
-        """Streams {name: float [batch, dim]}, present bool [batch, streams] → :class:`FusionOutput`."""
-        inputs = zip(self.project, self.inputs(streams), strict=True)
-        own = torch.stack([F.gelu(project(self.drop_input(x))) for project, x in inputs], dim=1)
+    def forward(self, streams: Mapping[str, Tensor], present: Tensor, experts: Tensor | None = None) -> FusionOutput:
+        """Streams, present and, with ``experts=True``, their log-probabilities float [batch, streams, classes]."""
+        own = torch.stack([self._token(i, x) for i, x in enumerate(self.inputs(streams))], dim=1)
         own = self.drop(own * present[..., None])  # [batch, streams, width]
         tokens = own + self._attend(own, present) if self.attention is not None else own
-        # The prior has ten times the step of the other weights: streams differ more from each other than clips do.
-        weights = masked_softmax(self.score(torch.tanh(tokens)).squeeze(-1) + 10 * self.prior, present)
+        weights = self._weights(tokens, present)
         fused = (weights[..., None] * (tokens if self.sum_attended else own)).sum(1)
         opinions = torch.stack([judge(own[:, i]) for i, judge in enumerate(self.opinions)], dim=1)
         if self.residual == "concat":
             fused = torch.cat([fused, own.flatten(1)], dim=1)
         logits = self.classify(fused)
+        # Sums of log-opinions, as in late fusion, so they grow with the number of streams that agree.
+        count = present.sum(1, keepdim=True)
         if self.residual == "stream":
-            # A sum of log-opinions, as in late fusion, so it grows with the number of streams that agree.
-            logits = logits + (weights[..., None] * opinions).sum(1) * present.sum(1, keepdim=True)
+            logits = logits + (weights[..., None] * opinions).sum(1) * count
+        if self.takes_opinions:
+            if experts is None:
+                raise ValueError("this model has experts=True: their opinions have to be handed over")
+            logits = logits + self.trust * (weights[..., None] * experts).sum(1) * count
         return FusionOutput(logits, weights, opinions)
+
+    def _token(self, number: int, x: Tensor) -> Tensor:
+        pool = self.over_time[str(number)] if str(number) in self.over_time else None
+        x = x if pool is not None else clip_level(x)
+        token = F.gelu(self.project[number](self.drop_input(x)))
+        return token if pool is None else pool(token)
+
+    def _weights(self, tokens: Tensor, present: Tensor) -> Tensor:
+        # The prior has ten times the step of the other weights: streams differ more from each other than clips do.
+        prior = (10 * self.prior).expand(present.shape)
+        if self.score is None:
+            return masked_softmax(prior, present)
+        return masked_softmax(self.score(torch.tanh(tokens)).squeeze(-1) + prior, present)
 
     def _attend(self, own: Tensor, present: Tensor) -> Tensor:
         return self.drop(self.attention(self.norm(own + self.stream_code), present))
 
 
-class ConcatFusion(_Fusion):
-    """Concatenated streams → hidden layer → classes. The first layer is written as a sum of one layer a stream."""
-
-    def __init__(
-        self,
-        dims: Mapping[str, int],
-        n_classes: int,
-        *,
-        width: int = 64,
-        dropout: float = 0.5,
-        input_dropout: float = 0.3,
-    ):
-        super().__init__(dims, n_classes)
-        self.project = nn.ModuleList([nn.Linear(dim, width, bias=False) for dim in dims.values()])
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.classify = nn.Linear(width, n_classes)
-        self.drop = nn.Dropout(dropout)
-        self.drop_input = nn.Dropout(input_dropout)
-
-    def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> FusionOutput:
-        """As :meth:`ECMF.forward`; weights and stream_logits are empty."""
-        inputs = zip(self.project, self.inputs(streams), strict=True)
-        parts = torch.stack([project(self.drop_input(x)) for project, x in inputs], dim=1)
-        hidden = F.relu((parts * present[..., None]).sum(1) + self.bias)
-        logits = self.classify(self.drop(hidden))
-        return FusionOutput(logits, logits[:, :0], logits[:, None, :][:, :0])
-
-
-class BaselineAttention(_Fusion):
-    """The attention fusion of the MER2025 baseline (MERTools, Lian et al.), from its description.
-
-    Each stream: dropout → 3 × (linear, ReLU); all concatenated → the same kind of layers → one weight a stream,
-    **without softmax**; the weighted sum of the streams → classes. The masks for missing streams are ours; the baseline
-    has none.
-    """
-
-    def __init__(self, dims: Mapping[str, int], n_classes: int, *, width: int = 128, dropout: float = 0.3):
-        super().__init__(dims, n_classes)
-        self.project = nn.ModuleList([self._layers(dim, width, dropout) for dim in dims.values()])
-        self.attention = self._layers(width * len(dims), width, dropout)
-        self.score = nn.Linear(width, len(dims))
-        self.classify = nn.Linear(width, n_classes)
-
-    @staticmethod
-    def _layers(dim: int, width: int, dropout: float) -> nn.Sequential:
-        layers = [nn.Dropout(dropout), nn.Linear(dim, width), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
-
-    def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> FusionOutput:
-        """As :meth:`ECMF.forward`; weights may be of any size and sign, stream_logits are empty."""
-        inputs = zip(self.project, self.inputs(streams), strict=True)
-        own = torch.stack([project(x) for project, x in inputs], dim=1) * present[..., None]
-        weights = self.score(self.attention(own.flatten(1))) * present
-        logits = self.classify((weights[..., None] * own).sum(1))
-        return FusionOutput(logits, weights, logits[:, None, :][:, :0])
-
-
-FUSIONS: dict[str, type[_Fusion]] = {
+FUSIONS: dict[str, type[Fusion]] = {
     "ecmf": ECMF,
     "concat": ConcatFusion,
     "baseline-attention": BaselineAttention,
+    **RIVALS,
 }
 
 
-def build(name: str, dims: Mapping[str, int], n_classes: int, **options) -> _Fusion:
+def build(name: str, dims: Mapping[str, int], n_classes: int, **options) -> Fusion:
     """Make a fusion by name (one of :data:`FUSIONS`); initial weights come from torch's global generator.
 
     Raises

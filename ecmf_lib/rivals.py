@@ -15,13 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ecmf_lib.fusion import FusionOutput, _Fusion, masked_softmax
+from ecmf_lib.fusion_base import Fusion, FusionOutput, clip_level, masked_softmax
 from ecmf_lib.rivals_mult import MulT, without_weights
-
-
-def clip_level(x: Tensor) -> Tensor:
-    """Float [batch, steps, dim] → mean over steps [batch, dim]; [batch, dim] comes back as it is."""
-    return x.mean(1) if x.dim() == 3 else x
 
 
 def one_augmented(x: Tensor) -> Tensor:
@@ -29,7 +24,7 @@ def one_augmented(x: Tensor) -> Tensor:
     return torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)
 
 
-class LMF(_Fusion):
+class LMF(Fusion):
     """Low-rank Multimodal Fusion (Liu et al. 2018, arXiv 1806.00064).
 
     Each stream, with a constant 1 appended, is multiplied by a factor matrix for each rank; these products are
@@ -107,7 +102,7 @@ def tensor_size(n_streams: int, max_tensor: int, width: int) -> int:
     return sizes[-1]
 
 
-class TFN(_Fusion):
+class TFN(Fusion):
     """Tensor Fusion Network (Zadeh et al. 2017, arXiv 1707.07250).
 
     The outer product of all streams' vectors, each with a constant 1 appended, holds every product of their numbers,
@@ -168,7 +163,7 @@ class TFN(_Fusion):
         return reduce(lambda left, right: (left[:, :, None] * right[:, None, :]).flatten(1), vectors)
 
 
-class GMU(_Fusion):
+class GMU(Fusion):
     """Gated Multimodal Unit (Arevalo et al. 2017, arXiv 1702.01992), in its form for any number of streams.
 
     h_i = tanh(W_i x_i); a gate for each number, z_i = sigmoid(V_i [x_1, …, x_S]), sees all streams; the fused vector is
@@ -216,7 +211,7 @@ class GMU(_Fusion):
         return FusionOutput(logits, gates.mean(-1), logits[:, None, :][:, :0])
 
 
-class MixtureOfExperts(_Fusion):
+class MixtureOfExperts(Fusion):
     """An expert for each stream, one for all of them joined, and a gate that mixes their opinions.
 
     The idea is that of the runner-up of MER2025-SEMI, "More Is Better" (Xie et al. 2025, arXiv 2508.06036): a loss on
@@ -275,4 +270,4 @@ class MixtureOfExperts(_Fusion):
         return FusionOutput(logits, masked_softmax(scores[:, :-1], present), opinions)
 
 
-RIVALS: dict[str, type[_Fusion]] = {"lmf": LMF, "tfn": TFN, "gmu": GMU, "moe": MixtureOfExperts, "mult": MulT}
+RIVALS: dict[str, type[Fusion]] = {"lmf": LMF, "tfn": TFN, "gmu": GMU, "moe": MixtureOfExperts, "mult": MulT}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ecmf_lib.fusion import FusionOutput, _Fusion
+from ecmf_lib.fusion_base import Fusion, FusionOutput
 
 
 def as_steps(x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Transformer(nn.Module):
         return self.norm(target)
 
 
-class MulT(_Fusion):
+class MulT(Fusion):
     """Multimodal Transformer (Tsai et al. 2019, arXiv 1906.00295).
 
     For each target stream: a crossmodal transformer from every other stream over its steps, all results side by side,

@@ -25,14 +25,18 @@ class FusionData:
     ----------
     ids : list of str
         n clip ids, unique.
-    streams : dict of str to float32 [n, dim]
-        Rows of missing streams are set to 0.
+    streams : dict of str to float32 [n, dim] or [n, steps, dim]
+        One vector a clip, or one for each of `steps` equal parts of its time. Rows of missing streams are set to 0.
     present : dict of str to bool [n]
     labels : int64 [n]
-        Index into `classes`.
+        Index into `classes`. What is scored against, always.
     speakers : list of str
         n; what folds hold apart and what intervals resample.
     classes : tuple of str
+    soft : float32 [n, classes], optional
+        What is trained on in place of `labels`, for refined labels: rows are probabilities.
+    weight : float32 [n], optional
+        How much each clip counts in training, 0 or more; 1 for all by default.
 
     Raises
     ------
@@ -46,6 +50,8 @@ class FusionData:
     labels: np.ndarray
     speakers: list[str]
     classes: tuple[str, ...]
+    soft: np.ndarray | None = None
+    weight: np.ndarray | None = None
 
     def __post_init__(self):
         n = len(self.ids)
@@ -59,12 +65,16 @@ class FusionData:
         object.__setattr__(self, "labels", _labels(self.labels, self.ids, self.classes))
         if len(self.speakers) != n:
             raise DataError(f"{len(self.speakers)} speakers for {n} clips")
+        object.__setattr__(self, "soft", _soft(self.soft, self.ids, self.classes))
+        object.__setattr__(self, "weight", _weight(self.weight, self.ids))
         checked = {name: _stream(name, x, self.present[name], self.ids) for name, x in self.streams.items()}
         object.__setattr__(self, "streams", {name: x for name, (x, _) in checked.items()})
         object.__setattr__(self, "present", {name: there for name, (_, there) in checked.items()})
 
     @classmethod
-    def from_sets(cls, clips: pd.DataFrame, sets: Mapping[str, object], classes: Sequence[str]) -> FusionData:
+    def from_sets(
+        cls, clips: pd.DataFrame, sets: Mapping[str, object], classes: Sequence[str], *, steps: int = 0
+    ) -> FusionData:
         """Gather features of the labelled clips of a corpus.
 
         Parameters
@@ -76,6 +86,9 @@ class FusionData:
             Anything whose ``matrix(ids)`` gives (float32 [n, dim], present bool [n]).
         classes : sequence of str
             In index order.
+        steps : int
+            Above 0: streams that are stored at frame level come as so many parts of the clip's time, see
+            :func:`time_parts`; the others as one vector.
         """
         used = clips[(clips["split"] == "labelled") & (clips["label"] != "")]
         ids = used["id"].tolist()
@@ -83,7 +96,12 @@ class FusionData:
         if len(unknown):
             first = unknown.iloc[0]
             raise DataError(f"clip {first['id']!r} has label {first['label']!r}; classes are {', '.join(classes)}")
-        both = {stream: features.matrix(ids) for stream, features in sets.items()}
+        both = {
+            name: time_parts(found, ids, steps)
+            if steps and getattr(found, "level", "") == "frame"
+            else found.matrix(ids)
+            for name, found in sets.items()
+        }
         return cls(
             ids=ids,
             streams={stream: x for stream, (x, _) in both.items()},
@@ -98,8 +116,23 @@ class FusionData:
 
     @property
     def dims(self) -> dict[str, int]:
-        """Stream → feature dimension."""
-        return {name: x.shape[1] for name, x in self.streams.items()}
+        """Stream → feature dimension (of a step, where the stream has several)."""
+        return {name: x.shape[-1] for name, x in self.streams.items()}
+
+    @property
+    def frame_level(self) -> tuple[str, ...]:
+        """Streams with several steps a clip."""
+        return tuple(name for name, x in self.streams.items() if x.ndim == 3)
+
+    def clip_level(self) -> FusionData:
+        """The same with one vector a clip in every stream: the mean over its steps."""
+        return replace(self, streams={name: x.mean(1) if x.ndim == 3 else x for name, x in self.streams.items()})
+
+    def targets(self) -> np.ndarray:
+        """What a model is trained on: float32 [n, classes], each row a clip's class probabilities times its weight."""
+        hard = np.eye(len(self.classes), dtype=np.float32)[self.labels]
+        target = hard if self.soft is None else self.soft
+        return target if self.weight is None else target * self.weight[:, None]
 
     def mask(self) -> np.ndarray:
         """Which streams each clip has: bool [n, streams], columns in the order of `streams`."""
@@ -115,6 +148,8 @@ class FusionData:
             present={name: there[rows] for name, there in self.present.items()},
             labels=self.labels[rows],
             speakers=[self.speakers[i] for i in rows],
+            soft=None if self.soft is None else self.soft[rows],
+            weight=None if self.weight is None else self.weight[rows],
         )
 
     def only(self, streams: Iterable[str]) -> FusionData:
@@ -138,7 +173,7 @@ class FusionData:
             rows = np.flatnonzero(self.present[name])
             if not len(rows):
                 raise DataError(f"stream '{name}': missing in all {len(self)} clips; leave the stream out")
-            if not np.ptp(x[rows], axis=0).any():
+            if not np.ptp(x[rows].reshape(-1, x.shape[-1]), axis=0).any():
                 raise DataError(
                     f"stream '{name}': all {len(rows)} clips have the same constant features as clip "
                     f"{self.ids[rows[0]]!r}; check its encoder or leave the stream out"
@@ -147,8 +182,10 @@ class FusionData:
     def fingerprint(self) -> str:
         """sha256 over everything in it, 16 hex digits."""
         digest = hashlib.sha256(json.dumps([self.ids, self.speakers, self.classes, self.dims]).encode())
-        for array in (self.labels, *self.streams.values(), *self.present.values()):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        arrays = (self.labels, self.soft, self.weight, *self.streams.values(), *self.present.values())
+        for array in arrays:
+            if array is not None:
+                digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -162,17 +199,70 @@ def _labels(labels: np.ndarray, ids: list[str], classes: Sequence[str]) -> np.nd
     return labels.astype(np.int64)
 
 
+def _soft(soft: np.ndarray | None, ids: list[str], classes: Sequence[str]) -> np.ndarray | None:
+    if soft is None:
+        return None
+    soft = np.asarray(soft, dtype=np.float32)
+    if soft.shape != (len(ids), len(classes)):
+        raise DataError(f"soft labels have shape {soft.shape}; expected ({len(ids)}, {len(classes)})")
+    bad = np.flatnonzero(~((soft >= 0).all(1) & (np.abs(soft.sum(1) - 1) < 1e-3)))  # NaN fails both
+    if len(bad):
+        raise DataError(f"clip {ids[bad[0]]!r}: soft label {soft[bad[0]].tolist()} is no distribution over the classes")
+    return soft
+
+
+def _weight(weight: np.ndarray | None, ids: list[str]) -> np.ndarray | None:
+    if weight is None:
+        return None
+    weight = np.asarray(weight, dtype=np.float32)
+    if weight.shape != (len(ids),):
+        raise DataError(f"weights have shape {weight.shape}; expected one for each of {len(ids)} clips")
+    bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
+    if len(bad):
+        raise DataError(f"clip {ids[bad[0]]!r} has weight {weight[bad[0]]}; expected a finite number, 0 or more")
+    return weight
+
+
+def time_parts(features, ids: Sequence[str], steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """A frame-level set as `steps` equal parts of each clip's time, each averaged.
+
+    A clip with fewer steps than parts has some of them more than once, so all parts are always filled.
+
+    Parameters
+    ----------
+    features : FeatureSet
+        With ``get(id)`` → [t, dim] and ``ids`` of the clips that it has.
+    ids : sequence of str
+    steps : int
+
+    Returns
+    -------
+    parts : float32 [n, steps, dim]
+        0 where a clip has none.
+    present : bool [n]
+    """
+    known = set(features.ids)
+    present = np.array([clip in known for clip in ids], dtype=bool)
+    parts = np.zeros((len(ids), steps, features.dim), dtype=np.float32)
+    for row in np.flatnonzero(present):
+        found = np.asarray(features.get(ids[row]), dtype=np.float32)
+        start = np.arange(steps) * len(found) // steps
+        end = np.maximum(-(-np.arange(1, steps + 1) * len(found) // steps), start + 1)
+        parts[row] = [found[a:b].mean(0) for a, b in zip(start, end, strict=True)]
+    return parts, present
+
+
 def _stream(name: str, x: np.ndarray, there: np.ndarray, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
     x, there = np.asarray(x), np.asarray(there)
     if there.shape != (len(ids),) or there.dtype != bool:
         raise DataError(f"stream '{name}': present is {there.dtype} {there.shape}; expected bool ({len(ids)},)")
-    if x.ndim != 2 or len(x) != len(ids) or not x.shape[1]:
+    if x.ndim not in (2, 3) or len(x) != len(ids) or 0 in x.shape:
         raise DataError(
-            f"stream '{name}': features have shape {x.shape}; expected ({len(ids)}, dim) "
+            f"stream '{name}': features have shape {x.shape}; expected ({len(ids)}, dim) or ({len(ids)}, steps, dim) "
             f"for clips {ids[0]!r} … {ids[-1]!r}"
         )
-    x = np.where(there[:, None], x, 0).astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    x = np.where(there.reshape(-1, *[1] * (x.ndim - 1)), x, 0).astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
     if len(bad):
         raise DataError(
             f"stream '{name}': NaN or infinite features in {len(bad)} clip(s), first {ids[bad[0]]!r}; "

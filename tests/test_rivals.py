@@ -49,7 +49,7 @@ def everything(n=6, dims=DIMS):
 def test_shapes(name, steps):
     out = make(name)(batch(steps=steps), everything())
     opinions = {"moe": 4}.get(name, 0)
-    assert isinstance(make(name), fusion._Fusion)
+    assert isinstance(make(name), fusion.Fusion)
     assert out.logits.shape == (6, CLASSES)
     assert out.weights.shape == (6, 3 if name in WEIGHING else 0)
     assert out.stream_logits.shape == (6, opinions, CLASSES)
