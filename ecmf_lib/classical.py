@@ -195,7 +195,7 @@ def _boosting(data: FusionData, x: Mapping[str, np.ndarray], fold, seed: int) ->
     features = _with_gaps(x, there)
     counted = weight > 0
     if fold is None or len(np.unique(labels[counted])) < 2:
-        return Classical({"prior": np.log(np.maximum(np.bincount(labels, minlength=n_classes), 0.5))}, None)
+        return Classical({"prior": np.log(np.maximum(np.bincount(labels, weight, n_classes), 0.5))}, None)
     scores = np.full((len(ROUNDS), len(data), n_classes), np.log(1e-9))
     for number in range(fold.max() + 1):
         train, held = (fold != number) & counted, fold == number

@@ -59,6 +59,8 @@ def discriminants(x: np.ndarray, targets: np.ndarray, shrinkage: tuple[float, ..
     x, targets = np.asarray(x, np.float64), np.asarray(targets, np.float64)
     mass = targets.sum(0)
     seen = mass > 0
+    if not seen.any():  # no clip that counts: an expert without an opinion
+        return [Expert(np.zeros((len(mass), x.shape[1])), np.zeros(len(mass))) for _ in shrinkage]
     means = (targets.T @ x)[seen] / mass[seen, None]
     deviations = [
         np.sqrt(share[rows, None]) * (x[rows] - mean)

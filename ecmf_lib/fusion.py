@@ -160,7 +160,7 @@ class ECMF(Fusion):
         return FusionOutput(logits, weights, opinions)
 
     def _token(self, number: int, x: Tensor) -> Tensor:
-        pool = self.over_time[str(number)] if str(number) in self.over_time else None
+        pool = self.over_time[str(number)] if str(number) in self.over_time and x.dim() == 3 else None
         x = x if pool is not None else clip_level(x)
         token = F.gelu(self.project[number](self.drop_input(x)))
         return token if pool is None else pool(token)

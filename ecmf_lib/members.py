@@ -229,9 +229,9 @@ def _inner_score(logits: torch.Tensor, true: torch.Tensor, held: torch.Tensor, r
     """What each member's epoch is chosen by, on its own held-out clips; lower is better: [members]."""
     if recipe.select == "loss":
         return (_cross_entropy(logits, true) * held).sum(1) / (held * true.sum(1)).sum(1).clamp(min=1e-6)
-    guess, label = logits.argmax(-1).numpy(), true.argmax(1).numpy()
+    guess, label, weight = logits.argmax(-1).numpy(), true.argmax(1).numpy(), true.sum(1).numpy()
     scores = [
-        f1_score(label[rows], guess[i, rows], average="weighted", zero_division=0)
+        f1_score(label[rows], guess[i, rows], average="weighted", zero_division=0, sample_weight=weight[rows])
         for i, rows in enumerate(held.bool().numpy())
     ]
     return 1 - torch.tensor(scores, dtype=torch.float32)

@@ -115,8 +115,13 @@ class Project:
         counts = self.enriched.groupby(["by", "state"]).size()
         return ", ".join(f"{by}: {n} {state}" if by != state else f"{by}: {n}" for (by, state), n in counts.items())
 
-    def samples(self) -> tuple[FusionData | None, dict[str, str]]:
+    def samples(self, steps: int = 0) -> tuple[FusionData | None, dict[str, str]]:
         """Labelled clips that are done, ready for a fusion.
+
+        Parameters
+        ----------
+        steps : int
+            Above 0: streams stored at frame level come as so many parts of the clip's time.
 
         Returns
         -------
@@ -130,12 +135,12 @@ class Project:
         labelled = clips.loc[(clips["split"] == "labelled") & (clips["label"] != ""), "id"].tolist()
         if len(labelled) < 2:
             return None, {stream: "fewer than two labelled clips have it" for stream in self.sets}
-        data, silent = FusionData.from_sets(clips, self.sets, self.corpus.classes), {}
+        data, silent = FusionData.from_sets(clips, self.sets, self.corpus.classes, steps=steps), {}
         for stream, matrix in data.streams.items():
             present = data.present[stream]
             if present.sum() < 2:
                 silent[stream] = "fewer than two labelled clips have it"
-            elif not np.ptp(matrix[present], axis=0).any():
+            elif not np.ptp(matrix[present].reshape(-1, matrix.shape[-1]), axis=0).any():
                 silent[stream] = "it is the same in all labelled clips"
         kept = [stream for stream in data.streams if stream not in silent]
         return data.only(kept) if kept else None, silent

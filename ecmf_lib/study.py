@@ -1,55 +1,183 @@
-"""The comparison that notebook 03 shows: which models, on which folds, and how their scores read."""
+"""The study that notebook 03 shows: which models, on which folds, and how their scores read.
+
+Side studies (stress, optimism, learning curve) are in :mod:`ecmf_lib.stress`, :mod:`ecmf_lib.optimism` and
+:mod:`ecmf_lib.study_sides`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from joblib.externals.loky import get_reusable_executor
 
-from ecmf_lib.config import FuseSettings, cache_dir
+from ecmf_lib.config import FuseSettings, SettingsError, cache_dir
+from ecmf_lib.members import OFFICIAL, OFFICIAL_EPOCHS
 from ecmf_lib.project import Project
-from ecmf_lib.samples import FusionData, grouped_folds
-from ecmf_lib.train import Fitted, ModelSpec, cross_validate, fit
+from ecmf_lib.samples import FusionData
+from ecmf_lib.train import Fitted, ModelSpec, cross_validate, fit, outer_folds
 from ecmf_lib.workers import usable_cores
 
 #: Of a results table, what a reader compares.
-SHOWN = ["model", "weighted_f1", "low", "high", "macro_f1", "accuracy", "difference", "p", "p_holm"]
+SHOWN = ["model", "weighted_f1", "low", "high", "macro_f1", "ece", "difference", "difference_low", "difference_high",
+         "p_holm", "p_mcnemar_holm"]  # fmt: skip
 ALONE = " alone"
 MAJORITY = "always the commonest"
+REFERENCE = "ECMF"
+#: Rival → kind. All get the same recipe and the same search; each is described where it is defined.
+RIVALS = {
+    "concatenation": "concat",
+    "baseline attention": "baseline-attention",
+    "LMF": "lmf",
+    "TFN": "tfn",
+    "gated unit": "gmu",
+    "mixture of experts": "moe",
+    "MulT": "mult",
+}
+CLASSICAL = {
+    "late fusion": "late-logistic",
+    "stacked": "stacked",
+    "all features, logistic": "logistic",
+    "all features, boosting": "boosting",
+}
+#: Compared with each other alone: one model each, in place of an ensemble over inner folds.
+SINGLE = "ECMF, single model"
+OFFICIAL_SINGLE = "official recipe, single model"
+OFFICIAL_ENSEMBLE = "official recipe, 5 folds"
 
 
-def models(data: FusionData) -> list[ModelSpec]:
-    """Each stream alone, the fusions (with one stream there is nothing to fuse), and guessing."""
+@dataclass(frozen=True)
+class Study:
+    """One corpus's data and how it is scored.
+
+    Attributes
+    ----------
+    data : FusionData
+        At clip level, the groups that folds hold apart as its speakers.
+    frames : FusionData or None
+        The same clips at frame level; None where no stream has steps.
+    unit : str
+        What a group is: "speaker", "take" or "clip".
+    test_fold : int [n] or None
+        A published split.
+    settings : FuseSettings
+    """
+
+    data: FusionData
+    frames: FusionData | None
+    unit: str
+    test_fold: np.ndarray | None
+    settings: FuseSettings
+
+    def seeds(self, side: bool = False) -> range:
+        """Seeds of the main study or of the side studies."""
+        count = self.settings.side_seeds if side else self.settings.seeds
+        return range(self.settings.seed, self.settings.seed + count)
+
+    def cross_validated(self, data: FusionData, spec: ModelSpec, **how) -> pd.DataFrame:
+        """:func:`ecmf_lib.train.cross_validate` on this study's folds; finished folds are kept and read again."""
+        settings = self.settings
+        return cross_validate(
+            data,
+            spec,
+            **{
+                "n_folds": settings.folds,
+                "seeds": self.seeds(),
+                "epochs": settings.epochs,
+                "test_fold": self.test_fold,
+                "folder": cache_dir() / "cache",
+                "workers": settings.workers or usable_cores(),
+            }
+            | how,
+        )
+
+
+def open_study(project: Project, settings: FuseSettings) -> tuple[Study, dict[str, str]]:
+    """Labelled clips of a project as a study, and the streams that say nothing with the reason.
+
+    Raises
+    ------
+    SettingsError
+        If the settings name a stream that the corpus does not have.
+    """
+    data, silent = project.samples()
+    if settings.streams:
+        unknown = sorted(set(settings.streams) - set(data.streams))
+        if unknown:
+            raise SettingsError(f"streams: no {', '.join(unknown)} here; there are {', '.join(data.streams)}")
+        data = data.only(settings.streams)
+    groups, unit = project.corpus.groups(data.ids)
+    data = replace(data, speakers=groups)
+    frames = None
+    if settings.steps and any(project.sets[name].level == "frame" for name in data.streams):
+        by_time, _ = project.samples(steps=settings.steps)
+        frames = replace(by_time.only(data.streams), speakers=groups)
+    return Study(data, frames, unit, project.corpus.published_test(data.ids), settings), silent
+
+
+def models(study: Study) -> list[ModelSpec]:
+    """ECMF, its rivals, each stream alone, and guessing; those that the settings name, if they name any."""
+    data, trials = study.data, study.settings.trials
     alone = [ModelSpec(stream + ALONE, "logistic", streams=(stream,)) for stream in data.streams]
-    classical = [ModelSpec("late fusion", "late-logistic"), ModelSpec("all features, logistic", "logistic")]
+    fused = [ModelSpec(REFERENCE, "ecmf", trials=trials)]
+    rivals = [ModelSpec(name, kind, trials=trials) for name, kind in RIVALS.items()]
+    official = ModelSpec(OFFICIAL_ENSEMBLE, "baseline-attention", options=OFFICIAL, epochs=OFFICIAL_EPOCHS)
+    classical = [ModelSpec(name, kind) for name, kind in CLASSICAL.items()] if len(alone) > 1 else []
+    wanted = set(study.settings.fusions)
+    known = {spec.name for spec in (*rivals, official, *classical)}
+    if wanted - known - {REFERENCE}:
+        unknown = ", ".join(sorted(wanted - known - {REFERENCE}))
+        raise SettingsError(f"fusions: no {unknown}; choose from {', '.join(sorted(known))}")
+    chosen = [spec for spec in (*rivals, official, *classical) if not wanted or spec.name in wanted]
+    return [*fused, *chosen, *alone, ModelSpec(MAJORITY, "majority")]
+
+
+def singles(study: Study) -> list[ModelSpec]:
+    """Like with like: ECMF as one model, and the official baseline's attention as one model by its own recipe."""
     return [
-        ModelSpec("ECMF", "ecmf"),
-        ModelSpec("baseline attention", "baseline-attention"),
-        ModelSpec("concatenation", "concat"),
-        *(classical if len(alone) > 1 else []),
-        *alone,
-        ModelSpec(MAJORITY, "majority"),
+        ModelSpec(SINGLE, "ecmf", options={"members": 1}, trials=study.settings.trials),
+        ModelSpec(OFFICIAL_SINGLE, "baseline-attention", options=OFFICIAL | {"members": 1}, epochs=OFFICIAL_EPOCHS),
     ]
 
 
-def ablations(data: FusionData) -> list[ModelSpec]:
-    """ECMF with one part off at a time, or without one stream."""
-    off = [
-        ModelSpec("without attention", "ecmf", options={"attention": False}),
-        ModelSpec("without residual", "ecmf", options={"residual": "none"}),
-        ModelSpec("without modality dropout", "ecmf", options={"modality_dropout": 0.0}),
-        ModelSpec("without losses of the streams' own", "ecmf", options={"auxiliary": 0.0}),
-    ]
-    streams = list(data.streams)
-    fewer = [
-        ModelSpec(f"without {name}", "ecmf", streams=tuple(s for s in streams if s != name))
-        for name in streams
-        if len(streams) > 2
-    ]
-    return off + fewer
+def parts(study: Study) -> list[ModelSpec]:
+    """ECMF by the fixed recipe, with one part off or otherwise, or without one stream. All without a search."""
+    changes = {
+        "without attention": {"attention": False},
+        "static weights": {"dynamic": False},
+        "without residual paths": {"residual": "none", "experts": False},
+        "without linear experts": {"experts": False},
+        "without streams' classifiers": {"residual": "none"},
+        "originals concatenated": {"residual": "concat"},
+        "attended tokens summed": {"sum_attended": True},
+        "without losses of the streams' own": {"auxiliary": 0.0},
+        "without modality dropout": {"modality_dropout": 0.0},
+        "classes balanced": {"balance": True},
+        "labels smoothed by .1": {"label_smoothing": 0.1},
+    }
+    specs = [ModelSpec(REFERENCE, "ecmf")]
+    specs += [ModelSpec(name, "ecmf", options=options) for name, options in changes.items()]
+    specs.append(ModelSpec("linear experts alone", "linear-experts"))
+    if study.frames is not None:
+        specs.append(ModelSpec(FRAMES, "ecmf"))
+    names = list(study.data.streams)
+    if len(names) > 2:
+        specs += [without(names, name) for name in names]
+    if {"global", "face"} < set(names) and len(names) > 3:
+        kept = tuple(name for name in names if name not in ("global", "face"))
+        specs.append(ModelSpec("without both visual branches", "ecmf", streams=kept))
+    return specs
+
+
+FRAMES = "frame level, pooled by attention"
+
+
+def without(names: Sequence[str], stream: str) -> ModelSpec:
+    """ECMF trained without one stream."""
+    return ModelSpec(f"without {stream}", "ecmf", streams=tuple(name for name in names if name != stream))
 
 
 def two_best(table: pd.DataFrame) -> list[ModelSpec]:
@@ -65,36 +193,37 @@ def two_best(table: pd.DataFrame) -> list[ModelSpec]:
     )
 
 
-def run(
-    data: FusionData, specs: Sequence[ModelSpec], settings: FuseSettings, *, groups: Sequence[str]
-) -> dict[str, pd.DataFrame]:
-    """Cross-validate models on the same folds; finished folds are kept and read again.
+def run(study: Study, specs: Sequence[ModelSpec], *, side: bool = False, **how) -> dict[str, pd.DataFrame]:
+    """Cross-validate models on the same folds. What looks at time gets the clips at frame level, where there are any.
+
+    Parameters
+    ----------
+    side : bool
+        With the seeds of the side studies.
+    **how
+        As in :func:`ecmf_lib.train.cross_validate`.
 
     Returns
     -------
     dict
-        Model name → predictions, see :func:`ecmf_lib.train.cross_validate`.
+        Model name → predictions.
     """
-    workers = settings.workers or usable_cores()
-    runs = {
-        spec.name: cross_validate(
-            data,
-            spec,
-            n_folds=settings.folds,
-            seeds=range(settings.seed, settings.seed + settings.seeds),
-            epochs=settings.epochs,
-            groups=groups,
-            folder=cache_dir() / "cache",
-            workers=workers,
-        )
-        for spec in specs
+    return {
+        spec.name: study.cross_validated(_level(study, spec), spec, seeds=study.seeds(side), **how) for spec in specs
     }
-    if workers > 1:
-        get_reusable_executor().shutdown()  # else the kernel's end kills joblib's processes, and they complain
-    return runs
 
 
-def fit_final(project: Project, data: FusionData, spec: ModelSpec, *, groups: Sequence[str]) -> tuple[Fitted, Path]:
+def _level(study: Study, spec: ModelSpec) -> FusionData:
+    by_time = study.frames is not None and (spec.kind == "mult" or spec.name == FRAMES)
+    return study.frames if by_time else study.data
+
+
+def close_workers() -> None:
+    """End joblib's processes: else the kernel's end kills them, and they complain."""
+    get_reusable_executor().shutdown()
+
+
+def fit_final(project: Project, study: Study, spec: ModelSpec) -> tuple[Fitted, Path]:
     """One model of all labelled clips, kept for later: safetensors and json, in ``data/models``.
 
     It has no score of its own, since there are no clips left to score it on: expect the cross-validation's.
@@ -104,23 +233,23 @@ def fit_final(project: Project, data: FusionData, spec: ModelSpec, *, groups: Se
     fitted : Fitted
     folder : Path
     """
-    settings = project.settings
-    fitted = fit(data, spec, seed=settings.seed, epochs=settings.epochs, groups=groups)
+    fitted = fit(study.data, spec, seed=study.settings.seed, epochs=study.settings.epochs)
     folder = cache_dir() / "models" / f"{project.corpus.name}-{spec.kind}-{project.data_fingerprint}"
     fitted.save(folder)
     return fitted, folder
 
 
-def fold_table(data: FusionData, groups: Sequence[str], n_folds: int) -> pd.DataFrame:
-    """Clips, groups and labels of each outer fold."""
-    fold = grouped_folds(data.labels, groups, n_folds)
+def fold_table(study: Study) -> pd.DataFrame:
+    """Clips, groups and labels of each outer fold of the first seed; fold "train" is never scored."""
+    data = study.data
+    fold = outer_folds(data, data.speakers, study.settings.folds, study.settings.seed, study.test_fold)
     rows = []
     for number in np.unique(fold):
         there = fold == number
         counts = {name: int((data.labels[there] == i).sum()) for i, name in enumerate(data.classes)}
-        rows.append(
-            {"fold": number, "clips": int(there.sum()), "groups": len(set(np.asarray(groups)[there])), **counts}
-        )
+        groups = len(set(np.asarray(data.speakers)[there]))
+        name = "train" if number < 0 else str(number)
+        rows.append({"fold": name, "clips": int(there.sum()), "groups": groups, **counts})
     return pd.DataFrame(rows)
 
 
@@ -135,13 +264,43 @@ def with_interval(row: pd.Series) -> str:
     return score if np.isnan(row["low"]) else f"{score} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
-def verdict(table: pd.DataFrame) -> str:
-    """In words, whether ECMF is ahead of each other model, on these data."""
+def verdict(table: pd.DataFrame, reference: str = REFERENCE) -> str:
+    """In words, whether the reference is ahead of each other model, on these data."""
     rows = table.set_index("model")
-    lines = [f"ECMF scores {with_interval(rows.loc['ECMF'])}."]
-    for name, row in rows.drop(index=["ECMF", MAJORITY]).iterrows():
+    lines = [f"{reference} scores {with_interval(rows.loc[reference])}."]
+    for name, row in rows.drop(index=[reference, MAJORITY], errors="ignore").iterrows():
         ahead = "ahead of" if row["difference"] < 0 else "behind" if row["difference"] > 0 else "level with"
         sure = "too few speakers to test" if np.isnan(row["p_holm"]) else f"corrected p = {row['p_holm']:.3f}"
         doubt = "" if row["p_holm"] < 0.05 else ", which these data cannot tell from 0"
         lines.append(f"It is {ahead} {name} by {abs(row['difference']):.3f}{doubt} ({sure}).")
     return "\n".join(lines)
+
+
+def no_gain(table: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
+    """Rows of an ablation whose absence or change costs nothing that can be told from 0: what did not help."""
+    rows = table[table["model"] != reference]
+    return rows[~(rows["difference_high"] < 0)][
+        ["model", "weighted_f1", "difference", "difference_low", "difference_high"]
+    ]
+
+
+def across_corpora(output: Path, here: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Scores of this run and of the runs that lie beside it, for ``plots.main_table``.
+
+    Parameters
+    ----------
+    output : Path
+        This run's folder, ``reports/<run>``.
+    here : DataFrame
+        This run's results table.
+    name : str
+        This corpus.
+    """
+    tables = [here.assign(corpus=name)]
+    for path in sorted(output.parent.glob("*/tables/03_fuse_and_ablate/scores.csv")):
+        if path.parents[2].resolve() != output.resolve():
+            tables.append(pd.read_csv(path).assign(corpus=path.parents[2].name))
+    columns = ["corpus", "model", "weighted_f1", "low", "high"]
+    whole = pd.concat([table[columns] for table in tables], ignore_index=True)
+    fused = [REFERENCE, *RIVALS, OFFICIAL_ENSEMBLE, *CLASSICAL]
+    return whole[whole["model"].isin(fused)].reset_index(drop=True)

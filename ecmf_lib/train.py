@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,8 @@ def cross_validate(
     folder: Path | None = None,
     workers: int = 1,
     progress: bool = True,
+    share: float = 1.0,
+    predict: Callable[..., pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """Predict every clip by a model that has seen neither it nor its speaker.
 
@@ -97,13 +99,18 @@ def cross_validate(
     workers : int
         Processes. The numbers do not depend on it.
     progress : bool
+    share : float
+        Below 1: train on so many of the training part's groups, drawn at random (learning curves). The scored clips
+        stay the same.
+    predict : callable, optional
+        A module's function (model, tested, groups, seed=, fold=) → table in place of :func:`predictions_table`.
 
     Returns
     -------
     DataFrame
         One row for each seed and tested clip: model, seed, fold, id, speaker, label, predicted (class names),
         ``p_<class>``, `temperature` (of those), `options` (chosen on inner folds, json), ``w_<stream>`` (NaN for a
-        model without stream weights). `speaker` is the group held apart.
+        model without stream weights), `trained_on` (clips) and `trained_speakers`. `speaker` is the group held apart.
 
     Notes
     -----
@@ -119,11 +126,13 @@ def cross_validate(
         raise DataError(f"{len(groups)} groups{given} for {len(data)} clips")
     folds = {seed: outer_folds(data, groups, n_folds, seed, test_fold) for seed in seeds}
     tasks = [(seed, number) for seed, fold in folds.items() for number in sorted(set(fold.tolist()) - {-1})]
-    keys = {seed: _key(data, spec, groups, fold, epochs) if folder else "" for seed, fold in folds.items()}
+    asked = (share, f"{predict.__module__}.{predict.__qualname__}" if predict else "")
+    keys = {seed: _key(data, spec, groups, fold, epochs, asked) if folder else "" for seed, fold in folds.items()}
     parts = {task: _part_path(folder, spec, task, keys[task[0]]) for task in tasks}
     done = {task: pd.read_parquet(path) for task, path in parts.items() if path and path.exists()}
     todo = [task for task in tasks if task not in done]
-    jobs = (delayed(_one_fold)(data, spec, groups, folds[task[0]], task, epochs) for task in todo)
+    more = {"share": share, "predict": predict}
+    jobs = (delayed(_one_fold)(data, spec, groups, folds[task[0]], task, epochs, **more) for task in todo)
     results = Parallel(n_jobs=workers, return_as="generator")(jobs)
     bar = tqdm(zip(todo, results, strict=True), total=len(todo), desc=spec.name, disable=not progress, leave=False)
     for task, table in bar:
@@ -140,12 +149,17 @@ def outer_folds(
     return grouped_folds(data.labels, groups, n_folds, seed=seed) if test_fold is None else np.asarray(test_fold)
 
 
-def _one_fold(data, spec, groups, fold, task, epochs) -> pd.DataFrame:
+def _one_fold(data, spec, groups, fold, task, epochs, *, share=1.0, predict=None) -> pd.DataFrame:
     seed, number = task
     groups = np.asarray(groups)
     train, test = fold != number, fold == number
+    if share < 1:
+        there = np.unique(groups[train])
+        drawn = np.random.default_rng(fold_seed(seed, number)).permutation(there)
+        train &= np.isin(groups, drawn[: max(2, round(share * len(there)))])
     model = fit(data.select(train), spec, seed=fold_seed(seed, number), epochs=epochs, groups=groups[train])
-    return predictions_table(model, data.select(test), groups[test], seed=seed, fold=number)
+    table = (predict or predictions_table)(model, data.select(test), groups[test], seed=seed, fold=number)
+    return table.assign(trained_on=int(train.sum()), trained_speakers=len(np.unique(groups[train])))
 
 
 def predictions_table(
@@ -173,10 +187,12 @@ def fold_seed(seed: int, fold: int) -> int:
     return int(np.random.SeedSequence([seed, fold]).generate_state(1)[0])
 
 
-def _key(data: FusionData, spec: ModelSpec, groups: list[str], fold: np.ndarray, epochs: int) -> str:
+def _key(
+    data: FusionData, spec: ModelSpec, groups: list[str], fold: np.ndarray, epochs: int, asked: tuple = (1.0, "")
+) -> str:
     """What a stored part depends on, code and library versions included: 16 hex digits."""
     versions = [np.__version__, sklearn.__version__, torch.__version__]
-    about = [data.fingerprint(), spec.about(), groups, fold.tolist(), epochs, versions, _CODE]
+    about = [data.fingerprint(), spec.about(), groups, fold.tolist(), epochs, list(asked), versions, _CODE]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
