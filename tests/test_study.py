@@ -1,15 +1,17 @@
-"""The comparison of notebook 03, and how it is put into words."""
+"""The study of notebook 03: which models and folds it takes, what it keeps, and how it is put into words."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ecmf_lib import evaluate, study
-from ecmf_lib.config import FuseSettings
+from ecmf_lib import evaluate, optimism, stress, study, study_sides
+from ecmf_lib.config import FuseSettings, SettingsError
+from ecmf_lib.fit import Fitted, ModelSpec
 from ecmf_lib.samples import FusionData
-from ecmf_lib.train import Fitted
+from ecmf_lib.study import Study
 
 
 @pytest.fixture
@@ -24,16 +26,26 @@ def data(rng):
     )
 
 
-def test_runs_share_folds_and_are_kept(data, tmp_path, monkeypatch):
+def more_streams(data, **streams):
+    streams = data.streams | streams
+    return replace(data, streams=streams, present={name: np.ones(len(data), bool) for name in streams})
+
+
+@pytest.fixture
+def case(data, tmp_path, monkeypatch):
     monkeypatch.setenv("ECMF_DATA", str(tmp_path))
-    settings = FuseSettings(folds=3, seeds=2, epochs=3, workers=1)
-    specs = [spec for spec in study.models(data) if spec.kind in ("ecmf", "logistic", "majority")]
-    runs = study.run(data, specs, settings, groups=data.speakers)
-    folds = {name: dict(zip(run["id"], run["fold"], strict=True)) for name, run in runs.items()}
+    settings = FuseSettings(folds=3, seeds=2, epochs=3, workers=1, trials=0, bootstrap=50, steps=0)
+    return Study(data, None, "speaker", None, settings)
+
+
+def test_runs_share_folds_and_are_kept(case, tmp_path):
+    specs = [spec for spec in study.models(case) if spec.kind in ("ecmf", "logistic", "majority")]
+    runs = study.run(case, specs)
+    folds = {name: dict(zip(zip(r["seed"], r["id"], strict=True), r["fold"], strict=True)) for name, r in runs.items()}
     assert all(one == folds["ECMF"] for one in folds.values())
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.parquet")}
     assert len(kept) == len(runs) * 3 * 2, "a part for each model, fold and seed"
-    again = study.run(data, specs, settings, groups=data.speakers)
+    again = study.run(case, specs)
     assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.parquet")}
     pd.testing.assert_frame_equal(again["ECMF"], runs["ECMF"])
 
@@ -46,11 +58,9 @@ def test_runs_share_folds_and_are_kept(data, tmp_path, monkeypatch):
     assert study.MAJORITY not in words
 
 
-def test_the_final_model_is_kept_and_predicts_the_same(data, tmp_path, monkeypatch):
-    monkeypatch.setenv("ECMF_DATA", str(tmp_path))
-    corpus = SimpleNamespace(name="mine")
-    project = SimpleNamespace(settings=FuseSettings(epochs=2), corpus=corpus, data_fingerprint="abc")
-    fitted, folder = study.fit_final(project, data, study.models(data)[0], groups=data.speakers)
+def test_the_final_model_is_kept_and_predicts_the_same(case, data, tmp_path):
+    project = SimpleNamespace(corpus=SimpleNamespace(name="mine"), data_fingerprint="abc")
+    fitted, folder = study.fit_final(project, case, study.models(case)[0])
     assert folder == tmp_path / "models/mine-ecmf-abc"
     assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json"}
     again, weights = Fitted.load(folder).predict(data)
@@ -65,33 +75,169 @@ def test_two_best_streams():
     assert (spec.streams, spec.kind) == (("face", "audio"), "late-logistic")
 
 
-def test_one_stream_is_not_fused(data):
-    names = [spec.name for spec in study.models(data.only(["face"]))]
+def test_models_are_all_there_searched_alike_or_as_the_settings_say(case):
+    specs = {spec.name: spec for spec in study.models(replace(case, settings=replace_settings(case, trials=7)))}
+    assert {"ECMF", *study.RIVALS, *study.CLASSICAL, study.OFFICIAL_ENSEMBLE, study.MAJORITY} < set(specs)
+    searched = {name for name, spec in specs.items() if spec.trials == 7}
+    assert searched == {"ECMF", *study.RIVALS}, "one search for all fusions; the official recipe is its own"
+    few = replace(case, settings=replace_settings(case, fusions=["LMF", "late fusion"]))
+    names = [spec.name for spec in study.models(few)]
+    assert names == ["ECMF", "LMF", "late fusion", "face alone", "text alone", study.MAJORITY]
+    with pytest.raises(SettingsError, match=r"no LFM.*LMF"):
+        study.models(replace(case, settings=replace_settings(case, fusions=["LFM"])))
+
+
+def replace_settings(case, **changed):
+    return case.settings.model_copy(update=changed)
+
+
+def test_one_stream_is_not_fused(case, data):
+    names = [spec.name for spec in study.models(replace(case, data=data.only(["face"])))]
     assert "late fusion" not in names
     assert "face alone" in names
 
 
-def test_every_stream_is_left_out_once(data):
-    names = [spec.name for spec in study.ablations(data)]
+def test_every_part_and_every_stream_is_left_out_once(case, data):
+    names = [spec.name for spec in study.parts(case)]
     assert len(names) == len(set(names))
     assert not any(name in ("without face", "without text") for name in names), "one stream is no fusion"
-    third = {**data.streams, "audio": data.streams["face"]}
-    more = FusionData(
-        data.ids, third, {name: np.ones(len(data), bool) for name in third}, data.labels, data.speakers, data.classes
-    )
-    left = {spec.name: spec.streams for spec in study.ablations(more) if spec.streams}
+    third = more_streams(data, audio=data.streams["face"])
+    left = {spec.name: spec.streams for spec in study.parts(replace(case, data=third)) if spec.streams}
     assert left == {
         "without face": ("text", "audio"),
         "without text": ("face", "audio"),
         "without audio": ("face", "text"),
     }
+    fourth = more_streams(third, **{"global": data.streams["text"]})
+    left = {spec.name: spec.streams for spec in study.parts(replace(case, data=fourth)) if spec.streams}
+    assert left["without both visual branches"] == ("text", "audio")
+    assert study.FRAMES in [spec.name for spec in study.parts(replace(case, frames=fourth))]
 
 
-def test_fold_table_counts_every_clip_once(data):
-    table = study.fold_table(data, data.speakers, 4)
+def test_what_looks_at_time_gets_frames(case, data):
+    frames = replace(data, streams={name: np.stack([x, x], axis=1) for name, x in data.streams.items()})
+    timed = replace(case, frames=frames)
+    assert study._level(timed, ModelSpec("MulT", "mult")) is frames
+    assert study._level(timed, ModelSpec("ECMF", "ecmf")) is data
+    assert study._level(case, ModelSpec("MulT", "mult")) is data
+    runs = study.run(timed, [spec for spec in study.parts(timed) if spec.name in ("ECMF", study.FRAMES)])
+    assert len(runs[study.FRAMES]) == len(runs["ECMF"])
+
+
+def test_fold_table_counts_every_clip_once(case, data):
+    table = study.fold_table(case)
     assert table["clips"].sum() == len(data)
     assert table["groups"].sum() == len(set(data.speakers))
     assert (table[["a", "b"]].sum(axis=1) == table["clips"]).all()
+    split = study.fold_table(replace(case, test_fold=np.where(np.arange(72) < 45, -1, 0)))
+    assert split.set_index("fold")["clips"].to_dict() == {"train": 45, "0": 27}
+
+
+def test_a_published_split_is_the_only_thing_scored(case, data):
+    split = replace(case, test_fold=np.where(np.arange(72) < 45, -1, 0))
+    run = study.run(split, [ModelSpec("m", "logistic")])["m"]
+    assert sorted(set(run["id"])) == sorted(data.ids[45:])
+    table, predictions = study_sides.optimism(replace(split, settings=replace_settings(case, side_seeds=1)))
+    assert set(predictions["id"]) == set(data.ids[:45]), "the test part stays unseen"
+    assert len(table) == 8
+
+
+def test_what_did_not_help_is_what_costs_nothing():
+    rows = [("ECMF", 0.8, np.nan, np.nan, np.nan), ("worse", 0.7, -0.1, -0.2, -0.05), ("same", 0.8, 0.0, -0.1, 0.1)]
+    table = pd.DataFrame(rows, columns=["model", "weighted_f1", "difference", "difference_low", "difference_high"])
+    assert study.no_gain(table)["model"].tolist() == ["same"]
+    few = table.assign(difference_high=np.nan)
+    assert set(study.no_gain(few)["model"]) == {"worse", "same"}, "nothing can be told without an interval"
+
+
+def test_other_runs_stand_beside_this_one(tmp_path):
+    rows = [("ECMF", 0.8, 0.7, 0.9), ("face alone", 0.6, 0.5, 0.7)]
+    here = pd.DataFrame(rows, columns=["model", "weighted_f1", "low", "high"])
+    for name in ("mine", "other"):
+        folder = tmp_path / name / "tables/03_fuse_and_ablate"
+        folder.mkdir(parents=True)
+        here.assign(weighted_f1=0.5).to_csv(folder / "scores.csv", index=False)
+    table = study.across_corpora(tmp_path / "mine", here, "corpus")
+    assert table[["corpus", "weighted_f1"]].to_numpy().tolist() == [["corpus", 0.8], ["other", 0.5]]
+
+
+# ---- side studies
+
+
+def test_subsets_are_all_there_and_the_strong_stream_tells(case):
+    table, predictions = study_sides.subsets(case)
+    assert set(table["streams"]) == {"face", "text", "face + text"}
+    scores = table.set_index("streams")["weighted_f1"]
+    assert scores["face"] > 0.9 > scores["text"]
+    assert set(predictions["model"]) == set(table["streams"])
+
+
+def test_stress_damages_one_stream_at_a_time(case):
+    stressed = study_sides.stress(case)
+    table = stress.robustness_table(stressed)
+    assert set(table["model"]) == set(study_sides.FOLLOWED)
+    ecmf = table[table["model"] == "ECMF"].set_index(["kind", "stream", "level"])["weighted_f1"]
+    whole = evaluate.scores(study.run(case, [ModelSpec("ECMF", "ecmf")], side=True)["ECMF"])["weighted_f1"]
+    assert ecmf["missing", "face", 0.0] == pytest.approx(whole), "level 0 is the undamaged clip"
+    assert ecmf["missing", "face", 1.0] < 0.75 < ecmf["missing", "text", 1.0]
+    assert ecmf["noise", "face", 4.0] < ecmf["noise", "face", 0.5]
+    never = {"face": study.run(case, [study.without(["face", "text"], "face")], side=True)["without face"]}
+    missing = stress.missing_table(stressed["ECMF"], never)
+    assert missing["difference"][0] == pytest.approx(
+        missing["missing at test time"][0] - missing["trained without it"][0]
+    )
+
+
+def test_a_worthless_stream_has_real_rows_of_other_clips(data):
+    noisy = stress.with_worthless_stream(data, 0)
+    assert sorted(map(tuple, noisy.streams["noise"])) == sorted(map(tuple, data.streams["face"]))
+    assert (noisy.streams["noise"] != data.streams["face"]).any()
+
+
+def test_worthless_stream_table(case):
+    table, predictions = study_sides.worthless(case)
+    assert (table["difference"] - (table["with a worthless stream"] - table["without it"])).abs().max() < 1e-9
+    assert "w_noise" in predictions
+
+
+def test_learning_curve_trains_on_fewer_speakers_and_scores_the_same_clips(case, data):
+    table, predictions = study_sides.learning_curve(case)
+    ecmf = table[table["model"] == "ECMF"]
+    assert ecmf["speakers"].is_monotonic_increasing and ecmf["speakers"].nunique() > 2
+    for _, part in predictions.groupby(["model", "share"]):
+        assert sorted(part["id"]) == sorted(data.ids)
+
+
+def test_the_usual_practice_flatters_where_speakers_can_be_recognised(case, rng):
+    """Speakers have a label each and a voice each: folds by clip reward knowing them, folds by speaker cannot."""
+    speakers = np.repeat(np.arange(12), 6)
+    voice = rng.normal(size=(12, 6))[speakers] * 3
+    known = FusionData(
+        [f"c{i}" for i in range(72)],
+        {"audio": (voice + rng.normal(size=(72, 6)) * 0.3).astype("f4"), "text": rng.normal(size=(72, 3)).astype("f4")},
+        {"audio": np.ones(72, bool), "text": np.ones(72, bool)},
+        speakers % 2,
+        [f"s{s}" for s in speakers],
+        ("a", "b"),
+    )
+    settings = replace_settings(case, epochs=9)
+    table, predictions = study_sides.optimism(replace(case, data=known, settings=settings))
+    found = table[table["model"] == "ECMF"].set_index("practice")["weighted_f1"]
+    usual, honest = found.iloc[0], found.iloc[-1]
+    assert list(found.index) == [name.format(unit="speaker") for name in optimism.PRACTICES]
+    assert usual > honest + 0.2
+    assert set(predictions["practice"]) == set(found.index)
+
+
+def test_each_speakers_own_scale(case, data):
+    shifted = replace(data, streams={n: x + 100 * (np.arange(72) // 9)[:, None] for n, x in data.streams.items()})
+    scaled = study_sides.by_speaker(shifted)
+    for name, x in scaled.streams.items():
+        for start in range(0, 72, 9):
+            assert np.allclose(x[start : start + 9].mean(0), 0, atol=1e-4)
+            assert np.allclose(x[start : start + 9].std(0), 1, atol=1e-3), name
+    table, _ = study_sides.known_speakers(replace(case, data=shifted))
+    assert table.set_index("model")["weighted_f1"]["ECMF"] > 0.9
 
 
 def test_verdict_is_plain_about_doubt():
