@@ -71,14 +71,21 @@ def run_stack(
     x: Mapping[str, torch.Tensor],
     present: torch.Tensor,
     opinions: torch.Tensor | None = None,
+    *,
+    own_clips: bool = False,
 ) -> fusion.FusionOutput:
-    """All members on the same clips: outputs [members, batch, …]. `present` may be [batch, streams] or one a member."""
+    """All members on the same clips: outputs [members, batch, …]. `present` may be [batch, streams] or one a member.
 
-    def one(params, present):
+    With `own_clips` each member has clips of its own: everything that is handed over has a first axis of members.
+    """
+
+    def one(params, x, present, opinions):
         return functional_call(model, params, (x, present, opinions) if model.takes_opinions else (x, present))
 
+    over = 0 if own_clips else None
+    ways = (0, over, 0 if present.dim() == 3 else None, over if opinions is not None else None)
     # Dropout masks are the same for all members (cheaper by far); they differ in initial weights and training clips.
-    return vmap(one, in_dims=(0, 0 if present.dim() == 3 else None), randomness="same")(stack, present)
+    return vmap(one, in_dims=ways, randomness="same")(stack, dict(x), present, opinions)
 
 
 def log_probabilities(
@@ -138,6 +145,9 @@ def train_stack(
     true, present = torch.from_numpy(data.targets()), torch.from_numpy(data.mask())
     targets = _balanced(true) if recipe.balance else true
     held = torch.from_numpy(fold == np.arange(members)[:, None]).float()  # [members, n]
+    own, counts = _held_rows(held)  # only these are needed to choose an epoch
+    held_x = {key: z[own] for key, z in features.items()}
+    held_given = None if given is None else given[own]
     steps = -(-len(data) // max(1, min(recipe.batch, len(data) // 4)))
     optimiser, schedule = _optimiser(stack, recipe, epochs * steps)
     best = torch.full((members,), torch.inf)
@@ -157,8 +167,8 @@ def train_stack(
             schedule.step()
         model.eval()
         with torch.no_grad():
-            logits = run_stack(model, stack, features, present, given).logits
-            now = _inner_score(logits, true, held, recipe)
+            logits = run_stack(model, stack, held_x, present[own], held_given, own_clips=True).logits
+            now = _inner_score(logits, true[own], counts, recipe)
             better = now < best
             best = torch.where(better, now, best)
             for key, p in stack.items():
@@ -225,13 +235,25 @@ def _loss(
     return ((loss * used).sum(1) / weight.sum(1).clamp(min=1e-6)).sum()
 
 
-def _inner_score(logits: torch.Tensor, true: torch.Tensor, held: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """What each member's epoch is chosen by, on its own held-out clips; lower is better: [members]."""
+def _held_rows(held: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows that each member holds out [members, most], filled up with its first; which of them count, float alike."""
+    sizes = held.sum(1).long()
+    order = torch.argsort(held, dim=1, descending=True, stable=True)[:, : int(sizes.max())]
+    counts = (torch.arange(order.shape[1]) < sizes[:, None]).float()
+    return torch.where(counts.bool(), order, order[:, :1]), counts
+
+
+def _inner_score(logits: torch.Tensor, true: torch.Tensor, counts: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """What each member's epoch is chosen by; lower is better: [members].
+
+    Logits and true [members, held, classes] of each member's own held-out clips, counts [members, held].
+    """
     if recipe.select == "loss":
-        return (_cross_entropy(logits, true) * held).sum(1) / (held * true.sum(1)).sum(1).clamp(min=1e-6)
-    guess, label, weight = logits.argmax(-1).numpy(), true.argmax(1).numpy(), true.sum(1).numpy()
+        losses = -(true * logits.log_softmax(-1)).sum(-1)
+        return (losses * counts).sum(1) / (counts * true.sum(-1)).sum(1).clamp(min=1e-6)
+    guess, label, weight = logits.argmax(-1).numpy(), true.argmax(-1).numpy(), (true.sum(-1) * counts).numpy()
     scores = [
-        f1_score(label[rows], guess[i, rows], average="weighted", zero_division=0, sample_weight=weight[rows])
-        for i, rows in enumerate(held.bool().numpy())
+        f1_score(label[i], guess[i], average="weighted", zero_division=0, sample_weight=weight[i])
+        for i in range(len(weight))
     ]
     return 1 - torch.tensor(scores, dtype=torch.float32)

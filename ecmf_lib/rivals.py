@@ -109,8 +109,8 @@ class TFN(Fusion):
     from single streams to all together; two ReLU layers classify it.
 
     The tensor has (size + 1) ** streams numbers. The paper has three streams and sizes up to 128; here each stream is
-    projected to the largest common size that keeps the tensor within `max_tensor`: 63 for 2 streams, 15 for 3, 7 for 4
-    and 4 for 5 at the default. A missing stream is a zero vector with its 1 kept, so all products without it remain.
+    projected to the largest common size that keeps the tensor within `max_tensor`: 31 for 2 streams, 9 for 3, 4 for 4
+    and 3 for 5 at the default. A missing stream is a zero vector with its 1 kept, so all products without it remain.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ class TFN(Fusion):
         n_classes: int,
         *,
         width: int = 64,
-        max_tensor: int = 4096,
+        max_tensor: int = 1024,
         dropout: float = 0.5,
         input_dropout: float = 0.3,
     ):
