@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from ecmf_lib import plots
-from ecmf_lib.config import EMOTIONS, STREAMS
+from ecmf_lib.config import EMOTIONS, ENRICHMENT, STREAMS
 
 
 @pytest.fixture(autouse=True)
@@ -302,9 +302,10 @@ def test_stream_weights_needs_weights(predictions):
 
 
 def test_colours_are_fixed_and_different():
-    assert set(plots.EMOTION_COLOURS) == set(EMOTIONS) and set(plots.STREAM_COLOURS) == set(STREAMS)
-    given = plots.colours(["face", "enrichment", "asr"], plots.STREAM_COLOURS)
-    assert given["face"] == plots.STREAM_COLOURS["face"] and len(set(given.values())) == 3
+    assert set(plots.EMOTION_COLOURS) == set(EMOTIONS) and list(plots.STREAM_COLOURS) == [*STREAMS, ENRICHMENT]
+    given = plots.colours(["face", "enrichment", *(f"stream {k}" for k in range(6))], plots.STREAM_COLOURS)
+    assert given["face"] == plots.STREAM_COLOURS["face"] and given[ENRICHMENT] == plots.STREAM_COLOURS[ENRICHMENT]
+    assert len(set(plots.STREAM_COLOURS.values()) | set(given.values())) == 5 + 6, "spare colours are none of the fixed"
 
 
 def test_draws_into_given_axes(scores, clips):

@@ -1,5 +1,6 @@
 """Pictures of the fusion study show the numbers they were given, name what they lack, and fit their figure."""
 
+import inspect
 import itertools
 
 import matplotlib
@@ -10,13 +11,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import font_manager
 from matplotlib.colors import to_hex
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import Circle, FancyBboxPatch
 from matplotlib.text import Text
 
 from ecmf_lib import fusion, plots
 from ecmf_lib.plots import architecture as architecture_function
 from ecmf_lib.plots.marks import looks
+from ecmf_lib.plots.style import cjk_fonts
 
 FIVE = ["global", "face", "audio", "text", "enrichment"]
 STRANGE = ["face", "au35", "mfcc259", "w2v2_1024"]
@@ -108,10 +111,13 @@ def in_boxes(figure):
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6])
-def test_architecture_has_a_box_for_each_stream_and_texts_fit_their_boxes(count):
+@pytest.mark.parametrize(
+    ("residual", "experts"), [("stream", True), ("none", True), ("concat", True), ("stream", False)]
+)
+def test_architecture_has_a_box_for_each_stream_and_texts_fit_their_boxes(count, residual, experts):
     dims = dict(zip([*FIVE, "w2v2_a_very_long_name"], [768, 1024, 1024, 768, 768, 35], strict=True))
     dims = dict(list(dims.items())[-count:])
-    figure = plots.architecture(dims, width=128, heads=8)
+    figure = plots.architecture(dims, width=128, heads=8, residual=residual, experts=experts)
     assert_fits(figure)
     boxes = in_boxes(figure)
     assert f"w2v2_a_very_lon… {35}" in boxes and ("face 1,024" in boxes) == (count >= 5)
@@ -119,6 +125,29 @@ def test_architecture_has_a_box_for_each_stream_and_texts_fit_their_boxes(count)
     assert sum(text == "linear\nGELU" for text in texts(figure)) == count
     boundaries = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boundaries, 2)), "texts touch"
+    outlines = [p.get_window_extent() for p in figure.axes[0].patches if isinstance(p, FancyBboxPatch)]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(outlines, 2)), "boxes touch"
+    assert all(text.get_fontsize() >= 7.5 for text in figure.axes[0].texts)
+
+
+@pytest.mark.parametrize("residual", ["stream", "none", "concat"])
+def test_architecture_adds_experts_opinions_on_features_to_the_logits(residual):
+    dims = {"au35": 35, "mfcc259": 259, "w2v2_1024": 1024}
+    figure = plots.architecture(dims, residual=residual)
+    boxes = in_boxes(figure)
+    assert boxes["linear expert a stream, closed form"] == "-"
+    assert boxes["weighted sum × streams present × learned trust"] == "-"
+    assert ("the same weights" in texts(figure)) == (residual == "stream")
+    signs = {True: summing(figure), False: summing(plots.architecture(dims, residual=residual, experts=False))}
+    assert signs[True] == signs[False] + 1, "without the own opinions there is nothing else to add to the logits"
+    (taps,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    features = [text.get_position()[1] for text in figure.axes[0].texts if text.get_text().split("\n")[0] in dims]
+    assert list(taps.get_ydata()) == features, "experts take the features of each stream, before its projection"
+    assert not any("expert" in said for said in texts(plots.architecture(dims, experts=False)))
+
+
+def summing(figure):
+    return sum(isinstance(patch, Circle) for patch in figure.axes[0].patches)
 
 
 def test_architecture_dashes_what_acts_in_training_only():
@@ -129,7 +158,7 @@ def test_architecture_dashes_what_acts_in_training_only():
 
 
 def test_architecture_leaves_out_what_is_off():
-    figure = plots.architecture({"face": 512, "audio": 1024}, residual="none", attention=False, parts=())
+    figure = plots.architecture({"face": 512, "audio": 1024}, residual="none", attention=False, experts=False, parts=())
     said = " ".join(texts(figure))
     assert not any(word in said for word in ("attention", "dropout", "losses", "own", "training", "residual"))
     assert "original tokens" in said and "softmax" in said
@@ -139,6 +168,9 @@ def test_architecture_leaves_out_what_is_off():
 
 def test_architecture_knows_what_the_fusion_knows():
     assert set(architecture_function.__globals__["RESIDUALS"]) == set(fusion.RESIDUALS)
+    drawn, built = (inspect.signature(made).parameters for made in (plots.architecture, fusion.ECMF))
+    for name in ("width", "heads", "residual", "experts", "attention"):
+        assert drawn[name].default == built[name].default
     with pytest.raises(ValueError, match="residual = 'sum'"):
         plots.architecture({"face": 512}, residual="sum")
     with pytest.raises(ValueError, match="no part dropout"):
@@ -297,9 +329,16 @@ def test_main_table_keeps_the_models_in_one_order(count):
 # --- single clips --------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def chinese_font(monkeypatch):
+    """As if a font with Chinese characters were installed, whatever the machine has."""
+    monkeypatch.setattr("ecmf_lib.plots.style._CJK_FONTS", ("a font that nobody has", "DejaVu Sans"))
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: ["DejaVu Sans", "DejaVu Serif"])
+
+
 @pytest.mark.parametrize("streams", [FIVE[:3], FIVE, STRANGE])
 @pytest.mark.filterwarnings("ignore:Glyph .* missing")
-def test_clip_weights_show_words_as_they_are_and_each_weight(rng, streams):
+def test_clip_weights_show_words_as_they_are_and_each_weight(rng, streams, chinese_font):
     frames = [np.zeros((90, 160, 3), np.uint8), None, np.zeros((160, 90, 3), np.uint8)]
     words = [
         "It costs $5, not $10_000 $\\frac$.",
@@ -329,7 +368,7 @@ def test_clip_weights_show_words_as_they_are_and_each_weight(rng, streams):
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing")
-def test_clip_weights_words_stay_left_of_the_bars(rng):
+def test_clip_weights_words_stay_left_of_the_bars(rng, chinese_font):
     words = ["W" * 300, "word " * 90, "MMM mmm " * 60, "好" * 200, "Well, this is fine.", ""]
     figure = plots.clip_weights(None, words, weighed(rng, FIVE, 6))
     assert_fits(figure)
@@ -338,6 +377,29 @@ def test_clip_weights_words_stay_left_of_the_bars(rng):
         lines, title = said.texts[0].get_window_extent(), said._left_title.get_window_extent()
         assert lines.x1 < left and lines.y1 < title.y0
         assert lines.y0 >= said.get_window_extent().y0 - 2
+
+
+@pytest.mark.filterwarnings("error:Glyph .* missing")
+def test_clip_weights_say_so_where_no_font_has_chinese(rng, monkeypatch):
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: ["DejaVu Sans"])
+    words = ["我真的不知道你为什么要这么说。" * 9, "He said 你好 to me.", "Well, café – “this” is fine…"]
+    figure = plots.clip_weights(None, words, weighed(rng, FIVE, 3))
+    assert_fits(figure)
+    shown = [ax.texts[0] for ax in figure.axes[1::3]]
+    note = "(Chinese words; no font that shows them is installed)"
+    assert [text.get_text().replace("\n", " ") for text in shown] == [note, note, words[2]]
+    assert [text.get_fontstyle() for text in shown] == ["italic", "italic", "normal"]
+    assert shown[0].get_color() != shown[2].get_color()
+
+
+def test_fonts_with_chinese_are_those_installed_and_used(monkeypatch, chinese_font):
+    assert cjk_fonts() == ["DejaVu Sans"]
+    monkeypatch.setattr("ecmf_lib.plots.style._CJK_FONTS", ("DejaVu Serif",))
+    with matplotlib.rc_context():
+        plots.use_style()
+        assert plt.rcParams["font.family"] == ["DejaVu Sans", "DejaVu Serif"]
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: [])
+    assert cjk_fonts() == []
 
 
 def test_clip_weights_need_weights_and_equal_numbers(rng):

@@ -21,7 +21,8 @@ RESIDUALS = ("stream", "concat", "none")
 _STEP = 0.52  # in from stream to stream
 _GREY, _WARM = "#f2f2f2", "#fdf3dc"  # fill of boxes that all streams share; of those that act in training only
 _TRAINING = "#a35200"  # edge and arrows of what acts in training only
-_TRUNK, _TOKENS, _SUM, _PLUS = 3.42, 3.1, 5.45, 7.12  # in; x of what several paths meet
+_TAP, _TRUNK, _TOKENS, _SUM, _PLUS = 1.42, 3.42, 3.1, 5.45, 7.12  # in; x of what several paths meet
+_EXPERTS, _BELOW = 0.66, 0.68  # in; height of the experts' path, room that it takes
 
 
 def architecture(
@@ -30,18 +31,20 @@ def architecture(
     width: int = 64,
     heads: int = 4,
     residual: str = "stream",
+    experts: bool = True,
     attention: bool = True,
     parts: Collection[str] = ("modality_dropout", "auxiliary"),
 ) -> Figure:
     """Draw ECMF from the streams to the class scores; dashed is what acts in training only.
 
-    Dropout on features and tokens, the code of each stream and the normalisation before attention are not drawn.
+    Dropout on features and tokens, the code of each stream and the normalisation before attention are not drawn; nor
+    that in training the experts' opinions come from experts that were not fitted on the clip.
 
     Parameters
     ----------
     dims : mapping of str to int
         Stream → feature dimension; two to six streams fit well.
-    width, heads, residual, attention
+    width, heads, residual, experts, attention
         As of :class:`ecmf_lib.fusion.ECMF`.
     parts : collection of str
         Of :data:`PARTS`: modality dropout and the losses on streams' own opinions (dashed), and whether attended tokens
@@ -60,7 +63,7 @@ def architecture(
     if unknown:
         raise ValueError(f"no part {', '.join(unknown)}; choose from {', '.join(PARTS)}")
     tall = max(3.0, _STEP * len(dims))
-    bottom = 0.42
+    bottom = 0.42 + _BELOW * experts
     # a line passes above the upper path where the residual is "concat"
     figure, ax = _sheet(bottom + tall + (0.5 if residual == "concat" else 0.4))
     rows = bottom + tall * (1 - (np.arange(len(dims)) + 0.5) / len(dims))
@@ -68,8 +71,11 @@ def architecture(
     _streams(ax, dims, rows, width, hides="modality_dropout" in parts)
     from_ = _weights(ax, middle, heads, attention)
     attended = attention and "sum_attended" in parts
-    _fused(ax, top, middle, residual, joins=from_ if attended else None)
-    _opinions(ax, low, top, middle, residual, losses="auxiliary" in parts)
+    adds = experts or residual == "stream"
+    _fused(ax, top, middle, residual, joins=from_ if attended else None, adds=adds)
+    _opinions(ax, low, top, middle, residual, losses="auxiliary" in parts, alone=not experts)
+    if experts:
+        _experts(ax, rows, low, top, middle, joins=residual == "stream")
     paths = [middle] if attended else [top, middle]
     if residual == "stream" or "auxiliary" in parts:
         paths.append(low)
@@ -170,7 +176,7 @@ def _weights(ax: Axes, y: float, heads: int, attention: bool) -> tuple[float, fl
     return out, y
 
 
-def _fused(ax: Axes, y: float, middle: float, residual: str, *, joins: tuple[float, float] | None) -> None:
+def _fused(ax: Axes, y: float, middle: float, residual: str, *, joins: tuple[float, float] | None, adds: bool) -> None:
     """Upper path: weighted sum of tokens → classifier → class scores."""
     if joins is None:
         _line(ax, [(_TRUNK, y), (_SUM - 0.4, y)], arrow=True)
@@ -182,18 +188,21 @@ def _fused(ax: Axes, y: float, middle: float, residual: str, *, joins: tuple[flo
     _box(ax, _SUM, y, (0.8, 0.46), "weighted\nsum")
     _line(ax, [(_SUM + 0.4, y), (6.1, y)], arrow=True)
     _box(ax, 6.45, y, (0.7, 0.46), "classifier")
-    if residual == "stream":
+    if adds:
         _line(ax, [(6.8, y), (_PLUS - 0.1, y)], arrow=True)
         _sum_sign(ax, _PLUS, y)
-    _line(ax, [(_PLUS + 0.1 if residual == "stream" else 6.8, y), (7.36, y)], arrow=True)
+    _line(ax, [(_PLUS + 0.1 if adds else 6.8, y), (7.36, y)], arrow=True)
     _box(ax, 7.64, y, (0.56, 0.46), "class\nscores", fill="white")
     if residual == "concat":
         _line(ax, [(_TRUNK, y + 0.42), (6.45, y + 0.42), (6.45, y + 0.24)], arrow=True)
         _note(ax, 4.9, y + 0.45, "residual: all tokens beside the sum", fontsize=7.5)
 
 
-def _opinions(ax: Axes, y: float, top: float, middle: float, residual: str, *, losses: bool) -> None:
-    """Lower path: each token has a classifier of its own; its opinion is added to the logits, or only trained on."""
+def _opinions(ax: Axes, y: float, top: float, middle: float, residual: str, *, losses: bool, alone: bool) -> None:
+    """Lower path: each token has a classifier of its own; its opinion is added to the logits, or only trained on.
+
+    Unless `alone`, the opinions of experts are added on the way.
+    """
     used = residual == "stream"
     if not (used or losses):
         return
@@ -203,11 +212,34 @@ def _opinions(ax: Axes, y: float, top: float, middle: float, residual: str, *, l
         _line(ax, [(4.56, y), (_SUM - 0.46, y)], arrow=True)
         _line(ax, [(_SUM, middle - 0.3), (_SUM, y + 0.24)], arrow=True)
         _box(ax, _SUM + 0.07, y, (1.06, 0.46), "weighted sum ×\nstreams present", fontsize=7.5)
-        _line(ax, [(_SUM + 0.6, y), (_PLUS, y), (_PLUS, top - 0.1)], arrow=True)
-        _note(ax, _PLUS - 0.06, (top + y) / 2, "residual:\nown opinions", ha="right", va="center", fontsize=7.5)
+        if alone:
+            _line(ax, [(_SUM + 0.6, y), (_PLUS, y), (_PLUS, top - 0.1)], arrow=True)
+            _note(ax, _PLUS - 0.06, (top + y) / 2, "residual:\nown opinions", ha="right", va="center", fontsize=7.5)
+        else:
+            _note(ax, 6.55, y + 0.04, "residual:\nown opinions", fontsize=7.5)
+            _line(ax, [(_SUM + 0.6, y), (_PLUS - 0.1, y)], arrow=True)
+            _line(ax, [(_PLUS, y), (_PLUS, top - 0.1)], arrow=True)
+            _sum_sign(ax, _PLUS, y)
     if losses:
         _line(ax, [(4.1, y - 0.23), (4.1, y - 0.42)], arrow=True, training=True)
         _box(ax, 4.1, y - 0.56, (1.3, 0.26), "auxiliary losses", training=True)
+
+
+def _experts(ax: Axes, rows: np.ndarray, low: float, top: float, middle: float, *, joins: bool) -> None:
+    """Lowest path: what linear experts say of the features themselves; `joins`: to where the own opinions come out."""
+    y = _EXPERTS
+    ax.plot(np.full(len(rows), _TAP), rows, "o", color=DARK, markersize=3.2, zorder=2)
+    _line(ax, [(_TAP, rows[0]), (_TAP, y), (1.62, y)], arrow=True)
+    _note(ax, _TAP - 0.08, y, "original features", ha="right", va="center", fontsize=7.5)
+    _box(ax, 2.37, y, (1.5, 0.46), "linear expert a stream,\nclosed form")
+    _line(ax, [(3.12, y), (_SUM - 0.46, y)], arrow=True)
+    _note(ax, 4.05, y + 0.03, "log-opinions", fontsize=7.5)
+    _line(ax, [(_SUM, low - 0.23 if joins else middle - 0.3), (_SUM, y + 0.3)], arrow=True)
+    if joins:  # a second arrow from the box above would read as its result
+        _note(ax, _SUM + 0.06, (low - 0.23 + y + 0.3) / 2, "the same weights", ha="left", va="center", fontsize=7.5)
+    _box(ax, _SUM + 0.07, y, (1.06, 0.6), "weighted sum ×\nstreams present\n× learned trust", fontsize=7.5)
+    _line(ax, [(_SUM + 0.6, y), (_PLUS, y), (_PLUS, (low if joins else top) - 0.1)], arrow=True)
+    _note(ax, 6.55, y + 0.04, "residual:\nlinear experts", fontsize=7.5)
 
 
 def _key(ax: Axes, training: bool) -> None:

@@ -19,21 +19,36 @@ EMOTION_COLOURS = {
     "worried": "#cc79a7",
     "surprise": "#009e73",
 }
-STREAM_COLOURS = {"global": "#332288", "face": "#88ccee", "audio": "#117733", "text": "#cc6677"}
+#: Muted scheme of Paul Tol (SRON/EPS/TN/09-002), which stays apart for the colour-blind; so do the first spare ones.
+STREAM_COLOURS = {
+    "global": "#332288",
+    "face": "#88ccee",
+    "audio": "#117733",
+    "text": "#cc6677",
+    "enrichment": "#ddcc77",
+}
 #: For names that have no colour of their own.
-SPARE = ("#ddcc77", "#44aa99", "#882255", "#999933", "#aa4499", "#56b4e9")
+SPARE = ("#44aa99", "#882255", "#999933", "#aa4499", "#56b4e9", "#661100")
 
-_CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei", "SimHei")
+_CJK_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "PingFang SC", "Hiragino Sans GB",
+    "Microsoft YaHei", "SimHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Arial Unicode MS",
+)  # fmt: skip
 
 
 def use_style() -> None:
     """White ground, light grid, one readable size; call once at the top of a notebook."""
     sns.set_theme(context="notebook", style="whitegrid", font_scale=0.9)
     # names of speakers may be Chinese; a font that has the glyphs is used where the machine has one
-    installed = set(font_manager.get_font_names())
-    plt.rcParams["font.family"] = ["DejaVu Sans", *(name for name in _CJK_FONTS if name in installed)]
+    plt.rcParams["font.family"] = ["DejaVu Sans", *cjk_fonts()]
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")
     warnings.filterwarnings("ignore", message="vert: bool was deprecated")  # seaborn 0.13 on matplotlib 3.11
+
+
+def cjk_fonts() -> list[str]:
+    """Installed fonts that have Chinese characters, the preferred one first; empty: they would be drawn as boxes."""
+    installed = set(font_manager.get_font_names())
+    return [name for name in _CJK_FONTS if name in installed]
 
 
 def colours(names: Sequence[str], fixed: Mapping[str, str]) -> dict[str, str]:

@@ -13,11 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ecmf_lib.plots.marks import DARK, PALE, needs, plain
-from ecmf_lib.plots.style import STREAM_COLOURS, WIDTH, colours
+from ecmf_lib.plots.style import STREAM_COLOURS, WIDTH, cjk_fonts, colours
 
 _LINE, _LINES = 36, 5  # letters in a line of words, lines of words
+_CJK = r"\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"  # Chinese characters and punctuation
 #: Words, or pieces of words too long for a line; each Chinese character or punctuation mark is a piece of its own.
-_PIECE = r"\s+|[^\s\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]{1,16}|\S"
+_PIECE = rf"\s+|[^\s{_CJK}]{{1,16}}|\S"
+_NO_FONT, _GREY = "(Chinese words; no font that shows them is installed)", "#6b6b6b"
 _RIGHT, _WRONG = "#00795a", "#b84a00"  # colour-blind safe, dark enough for text
 
 
@@ -31,7 +33,8 @@ def clip_weights(
     frames : sequence of uint8 [H, W, 3] or None
         None for a clip without a picture, or for all; a grey field stands in its place.
     words : sequence of str or None
-        What is said; wrapped, and cut after five lines. Chinese needs a font, see :func:`ecmf_lib.plots.use_style`.
+        What is said; wrapped, and cut after five lines. A note stands in place of Chinese words where no font that has
+        them is installed (:func:`ecmf_lib.plots.style.cjk_fonts`).
     table : DataFrame
         Columns label ("" or NaN if not known), predicted, and w_<stream> (0…1; 0 or NaN: the clip lacks it). Three
         to six rows fit a page.
@@ -73,9 +76,16 @@ def _picture(ax: Axes, frame: np.ndarray | None) -> None:
 
 def _words(ax: Axes, text: str | None) -> None:
     ax.set_axis_off()
-    lines = wrapped("" if text is None or pd.isna(text) else text) or ["(no words)"]
+    text = "" if text is None or pd.isna(text) else str(text)
+    look = {}
+    if re.search(f"[{_CJK}]", text):
+        if fonts := cjk_fonts():
+            look = {"family": [*plt.rcParams["font.family"], *fonts]}
+        else:
+            text, look = _NO_FONT, {"style": "italic", "color": _GREY}
+    lines = wrapped(text) or ["(no words)"]
     # parse_math: prices are not formulas
-    ax.text(0, 0.93, "\n".join(lines), transform=ax.transAxes, va="top", fontsize=9, parse_math=False)
+    ax.text(0, 0.93, "\n".join(lines), transform=ax.transAxes, va="top", fontsize=9, parse_math=False, **look)
 
 
 def _verdict(ax: Axes, label: object, predicted: object) -> None:
