@@ -140,10 +140,10 @@ class FuseSettings(Settings):
     needs_labels: ClassVar[bool] = True
     streams: list[str] = Field([], description="only these streams; empty = all")
     fusions: list[str] = Field([], description="only these models beside ECMF, by name in the table; empty = all")
-    folds: int = Field(6, ge=2, le=50, description="outer folds; speakers are held apart")
+    folds: int = Field(4, ge=2, le=50, description="outer folds; speakers are held apart")
     seeds: int = Field(5, ge=1, le=50, description="repetitions with another seed")
     trials: int = Field(
-        4,
+        2,
         ge=0,
         le=1000,
         description="settings that the search tries for each fusion in each outer fold, on inner folds; 0 = the fixed "

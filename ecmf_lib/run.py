@@ -76,19 +76,23 @@ def report(
             parameters["llm"] = parameters["llm"] | {"replay": True}
         wanted = _applicable(wanted, project)
         outcomes = run_notebooks(
-            target, parameters, notebooks=wanted, data_key=_data_key(project), force=force, say=typer.echo
+            target, parameters, notebooks=wanted, data_key=_data_key(project, target), force=force, say=typer.echo
         )
     typer.echo(f"report: {os.path.relpath(target / 'index.html')}")
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
 
-def _data_key(project) -> str:
-    """Changes with what the notebooks read: the project's own data, and other profiles that are stored (01)."""
-    from ecmf_lib.profiles import stored
+def _data_key(project, target: Path) -> str:
+    """Changes with what the notebooks read: the project's data, other stored profiles (01), scores beside (03)."""
+    from hashlib import sha256
 
+    from ecmf_lib.profiles import stored
+    from ecmf_lib.study import beside
+
+    sets = [s.about["fingerprint"] for sets in stored(project).values() for s in sets]
     return "|".join(
-        [project.data_fingerprint, *(s.about["fingerprint"] for sets in stored(project).values() for s in sets)]
+        [project.data_fingerprint, *sets, *(sha256(path.read_bytes()).hexdigest() for path in beside(target).values())]
     )
 
 

@@ -124,7 +124,7 @@ def models(study: Study) -> list[ModelSpec]:
     alone = [ModelSpec(stream + ALONE, "logistic", streams=(stream,)) for stream in data.streams]
     fused = [ModelSpec(REFERENCE, "ecmf", trials=trials)]
     rivals = [ModelSpec(name, kind, trials=trials) for name, kind in RIVALS.items()]
-    official = ModelSpec(OFFICIAL_ENSEMBLE, "baseline-attention", options=OFFICIAL, epochs=OFFICIAL_EPOCHS)
+    official = replace(official_recipe(study), name=OFFICIAL_ENSEMBLE)
     classical = [ModelSpec(name, kind) for name, kind in CLASSICAL.items()] if len(alone) > 1 else []
     wanted = set(study.settings.fusions)
     known = {spec.name for spec in (*rivals, official, *classical)}
@@ -135,11 +135,19 @@ def models(study: Study) -> list[ModelSpec]:
     return [*fused, *chosen, *alone, ModelSpec(MAJORITY, "majority")]
 
 
+def official_recipe(study: Study) -> ModelSpec:
+    """The official baseline's fusion by its own recipe; its 100 epochs are cut only where all are (tests)."""
+    epochs = OFFICIAL_EPOCHS if study.settings.epochs >= 10 else study.settings.epochs
+    return ModelSpec("official recipe", "baseline-attention", options=dict(OFFICIAL), epochs=epochs)
+
+
 def singles(study: Study) -> list[ModelSpec]:
     """Like with like: ECMF as one model, and the official baseline's attention as one model by its own recipe."""
     return [
         ModelSpec(SINGLE, "ecmf", options={"members": 1}, trials=study.settings.trials),
-        ModelSpec(OFFICIAL_SINGLE, "baseline-attention", options=OFFICIAL | {"members": 1}, epochs=OFFICIAL_EPOCHS),
+        ModelSpec(
+            OFFICIAL_SINGLE, "baseline-attention", options=OFFICIAL | {"members": 1}, epochs=study.official_epochs
+        ),
     ]
 
 
@@ -297,10 +305,17 @@ def across_corpora(output: Path, here: pd.DataFrame, name: str) -> pd.DataFrame:
         This corpus.
     """
     tables = [here.assign(corpus=name)]
-    for path in sorted(output.parent.glob("*/tables/03_fuse_and_ablate/scores.csv")):
-        if path.parents[2].resolve() != output.resolve():
-            tables.append(pd.read_csv(path).assign(corpus=path.parents[2].name))
+    tables += [pd.read_csv(path).assign(corpus=other) for other, path in beside(output).items() if other != name]
     columns = ["corpus", "model", "weighted_f1", "low", "high"]
     whole = pd.concat([table[columns] for table in tables], ignore_index=True)
     fused = [REFERENCE, *RIVALS, OFFICIAL_ENSEMBLE, *CLASSICAL]
     return whole[whole["model"].isin(fused)].reset_index(drop=True)
+
+
+def beside(output: Path) -> dict[str, Path]:
+    """Run → its table of scores, of runs beside this one and of those kept in ``reports/scores``, in order of name."""
+    found = {path.stem: path for path in (output.parent / "scores").glob("*.csv")}
+    for path in output.parent.glob("*/tables/03_fuse_and_ablate/scores.csv"):
+        if path.parents[2].resolve() != output.resolve():
+            found[path.parents[2].name] = path
+    return dict(sorted(found.items()))

@@ -10,11 +10,10 @@ import pandas as pd
 
 from ecmf_lib.evaluate import compare, interval, results_table, scores
 from ecmf_lib.fit import ModelSpec
-from ecmf_lib.members import OFFICIAL, OFFICIAL_EPOCHS
 from ecmf_lib.optimism import check
 from ecmf_lib.samples import FusionData
 from ecmf_lib.stress import stressed_predictions, with_worthless_stream
-from ecmf_lib.study import REFERENCE, Study, run
+from ecmf_lib.study import REFERENCE, Study, official_recipe, run
 
 #: Shares of the training speakers on a learning curve.
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -97,11 +96,9 @@ def optimism(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     On a published split only its training part is used: the test part stays unseen.
     """
     data = study.data if study.test_fold is None else study.data.select(np.asarray(study.test_fold) < 0)
-    epochs = OFFICIAL_EPOCHS if study.settings.epochs >= 10 else study.settings.epochs  # tests cut every run short
-    official = ModelSpec("official recipe", "baseline-attention", options=dict(OFFICIAL), epochs=epochs)
     return check(
         data,
-        [official, ModelSpec(REFERENCE, "ecmf")],
+        [official_recipe(study), ModelSpec(REFERENCE, "ecmf")],
         unit=study.unit,
         n_folds=study.settings.folds,
         seeds=study.seeds(side=True),

@@ -386,7 +386,7 @@ def test_clip_weights_say_so_where_no_font_has_chinese(rng, monkeypatch):
     figure = plots.clip_weights(None, words, weighed(rng, FIVE, 3))
     assert_fits(figure)
     shown = [ax.texts[0] for ax in figure.axes[1::3]]
-    note = "(Chinese words; no font that shows them is installed)"
+    note = "(Chinese words: the table below has them)"
     assert [text.get_text().replace("\n", " ") for text in shown] == [note, note, words[2]]
     assert [text.get_fontstyle() for text in shown] == ["italic", "italic", "normal"]
     assert shown[0].get_color() != shown[2].get_color()

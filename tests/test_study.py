@@ -157,8 +157,12 @@ def test_other_runs_stand_beside_this_one(tmp_path):
         folder = tmp_path / name / "tables/03_fuse_and_ablate"
         folder.mkdir(parents=True)
         here.assign(weighted_f1=0.5).to_csv(folder / "scores.csv", index=False)
+    kept = tmp_path / "scores"
+    kept.mkdir()
+    here.assign(weighted_f1=0.3).to_csv(kept / "far.csv", index=False)
+    here.assign(weighted_f1=0.2).to_csv(kept / "other.csv", index=False)  # the run that is here goes before
     table = study.across_corpora(tmp_path / "mine", here, "corpus")
-    assert table[["corpus", "weighted_f1"]].to_numpy().tolist() == [["corpus", 0.8], ["other", 0.5]]
+    assert table[["corpus", "weighted_f1"]].to_numpy().tolist() == [["corpus", 0.8], ["far", 0.3], ["other", 0.5]]
 
 
 # ---- side studies

@@ -19,7 +19,7 @@ _LINE, _LINES = 36, 5  # letters in a line of words, lines of words
 _CJK = r"\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"  # Chinese characters and punctuation
 #: Words, or pieces of words too long for a line; each Chinese character or punctuation mark is a piece of its own.
 _PIECE = rf"\s+|[^\s{_CJK}]{{1,16}}|\S"
-_NO_FONT, _GREY = "(Chinese words; no font that shows them is installed)", "#6b6b6b"
+_NO_FONT, _GREY = "(Chinese words: the table below has them)", "#6b6b6b"
 _RIGHT, _WRONG = "#00795a", "#b84a00"  # colour-blind safe, dark enough for text
 
 
