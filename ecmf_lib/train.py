@@ -7,6 +7,7 @@ are handed on from here.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -116,7 +117,8 @@ def cross_validate(
     -----
     Each seed draws its own outer folds: how speakers happen to be split moves a score more than initial weights do
     (on 18 RAVDESS actors by .02), and a figure of several seeds should not hang on one draw. Models are paired all the
-    same, since all of them get the folds of the seed.
+    same, since all of them get the folds of the seed. Stratification leaves little to draw where few speakers have
+    unequal shares of the classes: seeds may then share their outer folds, and differ in inner folds and weights only.
     """
     data = data.only(spec.streams) if spec.streams else data
     data.check_varies()
@@ -126,7 +128,7 @@ def cross_validate(
         raise DataError(f"{len(groups)} groups{given} for {len(data)} clips")
     folds = {seed: outer_folds(data, groups, n_folds, seed, test_fold) for seed in seeds}
     tasks = [(seed, number) for seed, fold in folds.items() for number in sorted(set(fold.tolist()) - {-1})]
-    asked = (share, f"{predict.__module__}.{predict.__qualname__}" if predict else "")
+    asked = (share, Path(inspect.getfile(predict)).read_text(encoding="utf-8") if predict else "")
     keys = {seed: _key(data, spec, groups, fold, epochs, asked) if folder else "" for seed, fold in folds.items()}
     parts = {task: _part_path(folder, spec, task, keys[task[0]]) for task in tasks}
     done = {task: pd.read_parquet(path) for task, path in parts.items() if path and path.exists()}
