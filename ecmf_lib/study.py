@@ -124,10 +124,12 @@ def models(study: Study) -> list[ModelSpec]:
     alone = [ModelSpec(stream + ALONE, "logistic", streams=(stream,)) for stream in data.streams]
     fused = [ModelSpec(REFERENCE, "ecmf", trials=trials)]
     rivals = [ModelSpec(name, kind, trials=trials) for name, kind in RIVALS.items()]
+    if study.frames is None and "MulT" not in study.settings.fusions:
+        rivals = [spec for spec in rivals if spec.kind != "mult"]  # without time it is no more than a dear MLP
     official = replace(official_recipe(study), name=OFFICIAL_ENSEMBLE)
     classical = [ModelSpec(name, kind) for name, kind in CLASSICAL.items()] if len(alone) > 1 else []
     wanted = set(study.settings.fusions)
-    known = {spec.name for spec in (*rivals, official, *classical)}
+    known = {*RIVALS, *(spec.name for spec in (official, *classical))}
     if wanted - known - {REFERENCE}:
         unknown = ", ".join(sorted(wanted - known - {REFERENCE}))
         raise SettingsError(f"fusions: no {unknown}; choose from {', '.join(sorted(known))}")
