@@ -23,7 +23,7 @@ TEMPERATURES = tuple(np.geomspace(0.5, 30, 25))
 #: No expert may call a class less likely than this, in nats: one stream must not outvote all others alone.
 LOWEST = -6.0
 #: Discriminant of a class that no training clip has.
-_UNSEEN = -1e3
+_UNSEEN = -1e30
 
 
 class Expert(NamedTuple):

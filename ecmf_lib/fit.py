@@ -20,14 +20,12 @@ from ecmf_lib import classical, experts, fusion
 from ecmf_lib.experts import log_softmax
 from ecmf_lib.members import Recipe, log_probabilities, reproducible, train_stack
 from ecmf_lib.samples import DataError, FusionData, inner_folds
-from ecmf_lib.scaling import fit_rotation, fit_standardiser, standardise, turned
+from ecmf_lib.scaling import fit_rotation, fit_standardiser, learnable, standardise, turned
 from ecmf_lib.temperature import fit_temperature
 from ecmf_lib.tune import search
 
 #: What `kind` of a :class:`ModelSpec` may be.
 KINDS = (*fusion.FUSIONS, *classical.KINDS)
-#: Options of every neural fusion that the data decide and no spec gives.
-_GIVEN_BY_DATA = ("temporal",)
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class Fitted:
 
     def predict(self, data: FusionData) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities float64 [n, classes] and stream weights float64 [n, streams] (NaN where the model has none)."""
-        data = self._fitting(data)
+        data = learnable(self._fitting(data), self.arrays)
         scores, weights = self._scores(data if self.kind in fusion.FUSIONS else data.clip_level())
         return np.exp(log_softmax(scores / self.temperature)), weights
 
@@ -218,6 +216,7 @@ class _TrainingPart:
         self.spec, self.seed, self.epochs = spec, seed, spec.epochs or epochs
         self.groups = np.asarray(data.speakers if groups is None else groups)
         self.scale = fit_standardiser(self.data)
+        self.data = learnable(self.data, self.scale)
         self.x = standardise(self.data, self.scale)
         self.own_fold: np.ndarray | None = None  # in place of inner folds that are drawn
         self._shared: dict = {}

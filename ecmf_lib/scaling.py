@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -33,6 +34,12 @@ def standardise(data: FusionData, scale: Mapping[str, np.ndarray]) -> dict[str, 
         z = np.clip((x - scale[f"mean.{name}"]) * scale[f"gain.{name}"], -CLIP_AT, CLIP_AT)
         found[name] = np.where(data.present[name].reshape(-1, *[1] * (x.ndim - 1)), z, np.float32(0))
     return found
+
+
+def learnable(data: FusionData, scale: Mapping[str, np.ndarray]) -> FusionData:
+    """The same clips, without streams that said nothing in training (missing, or constant): no model knows them."""
+    mute = [name for name in data.streams if not scale[f"gain.{name}"].any()]
+    return replace(data, present=data.present | {name: np.zeros(len(data), bool) for name in mute}) if mute else data
 
 
 def turned(x: Mapping[str, np.ndarray], scale: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

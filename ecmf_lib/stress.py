@@ -61,11 +61,12 @@ def with_noise(data: FusionData, stream: str, noise: np.ndarray, level: float, m
 def with_worthless_stream(data: FusionData, seed: int) -> FusionData:
     """A further stream, ``noise``: the widest one's rows dealt to other clips, so it looks real and knows nothing."""
     widest = max(data.dims, key=data.dims.get)
+    name = "noise" if "noise" not in data.streams else "noise, dealt"
     order = np.random.default_rng(seed).permutation(len(data))
     return replace(
         data,
-        streams=data.streams | {"noise": data.streams[widest][order]},
-        present=data.present | {"noise": data.present[widest][order]},
+        streams=data.streams | {name: data.streams[widest][order]},
+        present=data.present | {name: data.present[widest][order]},
     )
 
 
@@ -95,8 +96,8 @@ def missing_table(stressed: pd.DataFrame, never: dict[str, pd.DataFrame]) -> pd.
     rows = []
     for stream, other in never.items():
         gone = stressed[(stressed["kind"] == "missing") & (stressed["stream"] == stream) & (stressed["level"] == 1.0)]
-        seeds = sorted(set(gone["seed"]))
-        at_test = scores(gone)["weighted_f1"]
+        seeds = sorted(set(gone["seed"]) & set(other["seed"]))
+        at_test = scores(gone[gone["seed"].isin(seeds)])["weighted_f1"]
         trained = scores(other[other["seed"].isin(seeds)])["weighted_f1"]
         rows.append(
             {

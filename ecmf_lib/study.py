@@ -6,6 +6,8 @@ Side studies (stress, optimism, learning curve) are in :mod:`ecmf_lib.stress`, :
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +79,13 @@ class Study:
         count = self.settings.side_seeds if side else self.settings.seeds
         return range(self.settings.seed, self.settings.seed + count)
 
+    def straddling(self) -> int:
+        """Groups that are in both parts of a published split; 0 without one."""
+        if self.test_fold is None:
+            return 0
+        groups, tested = np.asarray(self.data.speakers), np.asarray(self.test_fold) >= 0
+        return len(set(groups[tested]) & set(groups[~tested]))
+
     def cross_validated(self, data: FusionData, spec: ModelSpec, **how) -> pd.DataFrame:
         """:func:`ecmf_lib.train.cross_validate` on this study's folds; finished folds are kept and read again."""
         settings = self.settings
@@ -147,34 +156,28 @@ def singles(study: Study) -> list[ModelSpec]:
     """Like with like: ECMF as one model, and the official baseline's attention as one model by its own recipe."""
     return [
         ModelSpec(SINGLE, "ecmf", options={"members": 1}, trials=study.settings.trials),
-        ModelSpec(
-            OFFICIAL_SINGLE, "baseline-attention", options=OFFICIAL | {"members": 1}, epochs=study.official_epochs
-        ),
+        replace(official_recipe(study), name=OFFICIAL_SINGLE, options=OFFICIAL | {"members": 1}),
     ]
 
 
 def parts(study: Study) -> list[ModelSpec]:
     """ECMF by the fixed recipe, with one part off or otherwise, or without one stream. All without a search."""
     changes = {
-        "without attention": {"attention": False},
-        "static weights": {"dynamic": False},
+        "without self-attention": {"attention": False},
+        "static weights, no attention": {"dynamic": False},
         "without residual paths": {"residual": "none", "experts": False},
         "without linear experts": {"experts": False},
         "without streams' classifiers": {"residual": "none"},
-        "originals concatenated": {"residual": "concat"},
-        "attended tokens summed": {"sum_attended": True},
         "without losses of the streams' own": {"auxiliary": 0.0},
         "without modality dropout": {"modality_dropout": 0.0},
-        "classes balanced": {"balance": True},
-        "labels smoothed by .1": {"label_smoothing": 0.1},
-    }
+    } | CHANGES
     specs = [ModelSpec(REFERENCE, "ecmf")]
     specs += [ModelSpec(name, "ecmf", options=options) for name, options in changes.items()]
     specs.append(ModelSpec("linear experts alone", "linear-experts"))
     if study.frames is not None:
         specs.append(ModelSpec(FRAMES, "ecmf"))
     names = list(study.data.streams)
-    if len(names) > 2:
+    if len(names) > 1:
         specs += [without(names, name) for name in names]
     if {"global", "face"} < set(names) and len(names) > 3:
         kept = tuple(name for name in names if name not in ("global", "face"))
@@ -182,6 +185,13 @@ def parts(study: Study) -> list[ModelSpec]:
     return specs
 
 
+#: What ECMF could be in place of what it is; all other rows of the ablation leave something out.
+CHANGES = {
+    "originals concatenated": {"residual": "concat"},
+    "attended tokens summed": {"sum_attended": True},
+    "classes balanced": {"balance": True},
+    "labels smoothed by .1": {"label_smoothing": 0.1},
+}
 FRAMES = "frame level, pooled by attention"
 
 
@@ -244,7 +254,11 @@ def fit_final(project: Project, study: Study, spec: ModelSpec) -> tuple[Fitted, 
     folder : Path
     """
     fitted = fit(study.data, spec, seed=study.settings.seed, epochs=study.settings.epochs)
-    folder = cache_dir() / "models" / f"{project.corpus.name}-{spec.kind}-{project.data_fingerprint}"
+    about = json.dumps(
+        [spec.about(), list(study.data.streams), study.settings.seed, study.settings.epochs], sort_keys=True
+    )
+    made = hashlib.sha256(about.encode()).hexdigest()[:8]
+    folder = cache_dir() / "models" / f"{project.corpus.name}-{spec.kind}-{project.data_fingerprint}-{made}"
     fitted.save(folder)
     return fitted, folder
 
@@ -287,11 +301,13 @@ def verdict(table: pd.DataFrame, reference: str = REFERENCE) -> str:
 
 
 def no_gain(table: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
-    """Rows of an ablation whose absence or change costs nothing that can be told from 0: what did not help."""
-    rows = table[table["model"] != reference]
-    return rows[~(rows["difference_high"] < 0)][
-        ["model", "weighted_f1", "difference", "difference_low", "difference_high"]
-    ]
+    """What did not help: parts whose absence costs nothing, and changes that bring nothing, that can be told from 0."""
+    rows = table[table["model"] != reference].assign(kind="part left out")
+    changed = rows["model"].isin([*CHANGES, FRAMES])
+    rows.loc[changed, "kind"] = "change"
+    helped = (rows["difference_high"] < 0).where(~changed, rows["difference_low"] > 0)
+    columns = ["model", "kind", "weighted_f1", "difference", "difference_low", "difference_high"]
+    return rows.loc[~helped & (rows["model"] != "linear experts alone"), columns]
 
 
 def across_corpora(output: Path, here: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -306,10 +322,13 @@ def across_corpora(output: Path, here: pd.DataFrame, name: str) -> pd.DataFrame:
     name : str
         This corpus.
     """
-    tables = [here.assign(corpus=name)]
-    tables += [pd.read_csv(path).assign(corpus=other) for other, path in beside(output).items() if other != name]
+    tables = {name: here.assign(corpus=name)}
+    for run, path in beside(output).items():
+        table = pd.read_csv(path)
+        corpus = table["corpus"].iloc[0] if "corpus" in table else run
+        tables.setdefault(corpus, table.assign(corpus=corpus))
     columns = ["corpus", "model", "weighted_f1", "low", "high"]
-    whole = pd.concat([table[columns] for table in tables], ignore_index=True)
+    whole = pd.concat([table[columns] for table in tables.values()], ignore_index=True)
     fused = [REFERENCE, *RIVALS, OFFICIAL_ENSEMBLE, *CLASSICAL]
     return whole[whole["model"].isin(fused)].reset_index(drop=True)
 

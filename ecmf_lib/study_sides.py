@@ -11,7 +11,7 @@ import pandas as pd
 from ecmf_lib.evaluate import compare, interval, results_table, scores
 from ecmf_lib.fit import ModelSpec
 from ecmf_lib.optimism import check
-from ecmf_lib.samples import FusionData
+from ecmf_lib.samples import DataError, FusionData
 from ecmf_lib.stress import stressed_predictions, with_worthless_stream
 from ecmf_lib.study import REFERENCE, Study, official_recipe, run
 
@@ -19,7 +19,7 @@ from ecmf_lib.study import REFERENCE, Study, official_recipe, run
 SHARES = (0.25, 0.5, 0.75, 1.0)
 #: Fusions that the side studies follow.
 FOLLOWED = {REFERENCE: "ecmf", "concatenation": "concat", "baseline attention": "baseline-attention"}
-#: Of the published split's training part, and of nothing else, more streams than this are not all combined.
+#: With more streams than this, not all subsets are tried.
 MOST_STREAMS = 5
 
 
@@ -65,7 +65,7 @@ def worthless(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
                 "difference_high": paired.high,
             }
         )
-        kept.append(worse)
+        kept += [plain.assign(worthless_stream=False), worse.assign(worthless_stream=True)]
     return pd.DataFrame(rows), pd.concat(kept, ignore_index=True)
 
 
@@ -74,7 +74,10 @@ def learning_curve(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows, kept = [], []
     for name, kind in (FOLLOWED | {"late fusion": "late-logistic"}).items():
         for share in SHARES:
-            table = run(study, [ModelSpec(name, kind)], side=True, share=share)[name]
+            try:
+                table = run(study, [ModelSpec(name, kind)], side=True, share=share)[name]
+            except DataError:  # too few clips or classes are left to learn from
+                continue
             found = interval(table, n_boot=study.settings.bootstrap, seed=study.settings.seed)
             rows.append(
                 {
@@ -93,9 +96,9 @@ def learning_curve(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
 def optimism(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What the usual practice flatters (:mod:`ecmf_lib.optimism`): the official recipe and ECMF, one model each.
 
-    On a published split only its training part is used: the test part stays unseen.
+    Not for a published split: its test part is to stay unseen, and folds of its training part are another task.
     """
-    data = study.data if study.test_fold is None else study.data.select(np.asarray(study.test_fold) < 0)
+    data = study.data
     return check(
         data,
         [official_recipe(study), ModelSpec(REFERENCE, "ecmf")],
@@ -114,6 +117,10 @@ def known_speakers(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     This needs to know who speaks, and several clips of each tested speaker (their labels are not used).
     """
     data = by_speaker(study.data)
+    kept = [name for name, x in data.streams.items() if np.ptp(x, axis=0).any()]
+    if not kept:
+        raise DataError("every speaker has a single clip, so no speaker has a scale of their own; leave this arm out")
+    data = data.only(kept)
     specs = [ModelSpec(name, kind) for name, kind in (FOLLOWED | {"late fusion": "late-logistic"}).items()]
     runs = {spec.name: study.cross_validated(data, spec, seeds=study.seeds(side=True)) for spec in specs}
     table = results_table(runs, reference=REFERENCE, n_boot=study.settings.bootstrap, seed=study.settings.seed)

@@ -13,10 +13,12 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy
 import sklearn
 import torch
 from sklearn.utils.parallel import Parallel, delayed
@@ -193,7 +195,7 @@ def _key(
     data: FusionData, spec: ModelSpec, groups: list[str], fold: np.ndarray, epochs: int, asked: tuple = (1.0, "")
 ) -> str:
     """What a stored part depends on, code and library versions included: 16 hex digits."""
-    versions = [np.__version__, sklearn.__version__, torch.__version__]
+    versions = [np.__version__, sklearn.__version__, torch.__version__, scipy.__version__, version("optuna")]
     about = [data.fingerprint(), spec.about(), groups, fold.tolist(), epochs, list(asked), versions, _CODE]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
