@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ from ecmf_lib.project import Project
 from ecmf_lib.samples import FusionData
 from ecmf_lib.train import Fitted, ModelSpec, cross_validate, fit, outer_folds
 from ecmf_lib.workers import usable_cores
+
+# Optuna's bars would be widgets; none are shown, so nobody has to hear that ipywidgets is missing.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 #: Of a results table, what a reader compares.
 SHOWN = ["model", "weighted_f1", "low", "high", "macro_f1", "ece", "difference", "difference_low", "difference_high",
