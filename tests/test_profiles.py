@@ -9,7 +9,7 @@ import pytest
 from conftest import no_workers
 
 from ecmf_lib import evaluate, profiles, train
-from ecmf_lib.config import PROFILES, Settings
+from ecmf_lib.config import PROFILES, FuseSettings, Settings
 from ecmf_lib.corpus import Corpus
 from ecmf_lib.encoders.cards import CARDS
 from ecmf_lib.project import Project, open_project
@@ -125,7 +125,7 @@ def test_probe_scores_as_notebook_03_does(project):
     table = profiles.probe(project).set_index("encoder")
     data, _ = project.samples()
     spec = train.ModelSpec("audio alone", "logistic", streams=("audio",))
-    alone = train.cross_validate(data, spec, n_folds=6, progress=False)
+    alone = train.cross_validate(data, spec, n_folds=FuseSettings().folds, progress=False)
     expected = evaluate.interval(alone)
     row = table.loc["vague"]
     assert (row["weighted_f1"], row["low"], row["high"]) == (expected.value, expected.low, expected.high)
