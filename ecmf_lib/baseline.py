@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ecmf_lib.fusion_base import Fusion, FusionOutput, clip_level
+from ecmf_lib.fusion_base import Fusion, FusionOutput, clip_level, without_weights
 
 
 class ConcatFusion(Fusion):
@@ -35,8 +35,7 @@ class ConcatFusion(Fusion):
         inputs = zip(self.project, self.inputs(streams), strict=True)
         parts = torch.stack([project(self.drop_input(clip_level(x))) for project, x in inputs], dim=1)
         hidden = F.relu((parts * present[..., None]).sum(1) + self.bias)
-        logits = self.classify(self.drop(hidden))
-        return FusionOutput(logits, logits[:, :0], logits[:, None, :][:, :0])
+        return without_weights(self.classify(self.drop(hidden)))
 
 
 class BaselineAttention(Fusion):
@@ -74,4 +73,4 @@ class BaselineAttention(Fusion):
         own = torch.stack([project(clip_level(x)) for project, x in inputs], dim=1) * present[..., None]
         weights = self.score(self.attention(own.flatten(1))) * present
         logits = self.classify((weights[..., None] * own).sum(1))
-        return FusionOutput(logits, weights, logits[:, None, :][:, :0])
+        return without_weights(logits)._replace(weights=weights)

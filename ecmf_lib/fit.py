@@ -118,10 +118,9 @@ class Fitted:
         x = standardise(data, self.arrays)
         no_weights = np.full((len(data), len(self.dims)), np.nan)
         if self.kind not in fusion.FUSIONS:
-            known = classical.Classical(params, model=self.trees)
+            known, there = classical.Classical(params, model=self.trees), data.mask()
             kind = "majority" if "prior" in params else self.kind  # boosting of a single class is that
-            scores = classical.class_scores(kind, known, turned(x, self.arrays), data.mask())
-            there = data.mask()
+            scores = classical.class_scores(kind, known, turned(x, self.arrays), there)
             return scores, there / np.maximum(there.sum(1, keepdims=True), 1) if kind == "late-logistic" else no_weights
         with reproducible(0):
             stack = {key: torch.from_numpy(value) for key, value in params.items()}

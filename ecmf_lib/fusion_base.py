@@ -44,6 +44,11 @@ def clip_level(x: Tensor) -> Tensor:
     return x.mean(1) if x.dim() == 3 else x
 
 
+def without_weights(logits: Tensor) -> FusionOutput:
+    """Logits float [batch, classes] of a fusion that has neither stream weights nor streams' own opinions."""
+    return FusionOutput(logits, logits[:, :0], logits[:, None, :][:, :0])
+
+
 class Fusion(nn.Module):
     """The streams' names and dimensions, in the order of ``present``'s columns.
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ecmf_lib.fusion_base import Fusion, FusionOutput, clip_level, masked_softmax
-from ecmf_lib.rivals_mult import MulT, without_weights
+from ecmf_lib.fusion_base import Fusion, FusionOutput, clip_level, masked_softmax, without_weights
+from ecmf_lib.rivals_mult import MulT
 
 
 def one_augmented(x: Tensor) -> Tensor:
@@ -208,7 +208,7 @@ class GMU(Fusion):
         votes = (votes * present[..., None]).sum(1)  # [batch, streams · width]
         gates = torch.sigmoid(votes.view(own.shape) + self.gate_bias) * present[..., None]
         logits = self.classify(self.drop((gates * own).sum(1)))
-        return FusionOutput(logits, gates.mean(-1), logits[:, None, :][:, :0])
+        return without_weights(logits)._replace(weights=gates.mean(-1))
 
 
 class MixtureOfExperts(Fusion):

@@ -12,17 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ecmf_lib.fusion_base import Fusion, FusionOutput
+from ecmf_lib.fusion_base import Fusion, FusionOutput, without_weights
 
 
 def as_steps(x: Tensor) -> Tensor:
     """Float [batch, dim] → one step [batch, 1, dim]; [batch, steps, dim] comes back as it is."""
     return x[:, None] if x.dim() == 2 else x
-
-
-def without_weights(logits: Tensor) -> FusionOutput:
-    """Logits float [batch, classes] of a fusion that has neither stream weights nor streams' own opinions."""
-    return FusionOutput(logits, logits[:, :0], logits[:, None, :][:, :0])
 
 
 def sinusoidal_positions(like: Tensor) -> Tensor:

@@ -141,8 +141,8 @@ def check(corpus: CorpusArgument) -> None:
         opened = open_corpus(_relative_spec(corpus), base=REPO)
     unit = opened.groups()[1]
     typer.echo(f"{opened.name}: {len(opened)} clips, {len(opened.left_out)} left out; folds would hold {unit}s apart")
-    parts = [column for column in ("part",) if column in opened.clips]  # of a published split
-    typer.echo(opened.clips.groupby(["split", *parts, "label"]).size().to_string())
+    told = [column for column in ("split", "part", "label") if column in opened.clips]  # part: of a published split
+    typer.echo(opened.clips.groupby(told).size().to_string())
     for reason, count in opened.left_out["reason"].value_counts().items():
         typer.echo(f"left out, {count}: {reason}")
     for note in opened.notes:

@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -181,6 +182,10 @@ class FusionData:
 
     def fingerprint(self) -> str:
         """sha256 over everything in it, 16 hex digits."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:  # every model and seed of a study asks for it
         digest = hashlib.sha256(json.dumps([self.ids, self.speakers, self.classes, self.dims]).encode())
         arrays = (self.labels, self.soft, self.weight, *self.streams.values(), *self.present.values())
         for array in arrays:

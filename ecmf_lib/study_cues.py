@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from joblib.externals.loky import get_reusable_executor
 
 from ecmf_lib.config import ENRICHMENT, EnrichSettings, cache_dir
 from ecmf_lib.cues import Cues, describe
@@ -18,7 +17,7 @@ from ecmf_lib.explore_text import labelled
 from ecmf_lib.profiles import FEW_CLIPS
 from ecmf_lib.project import Project
 from ecmf_lib.samples import FusionData
-from ecmf_lib.study import MAJORITY, with_interval
+from ecmf_lib.study import MAJORITY, close_workers, with_interval
 from ecmf_lib.train import ModelSpec, cross_validate
 from ecmf_lib.workers import usable_cores
 
@@ -176,7 +175,7 @@ def _cross_validated(settings: EnrichSettings, data: FusionData, groups: Sequenc
         for spec in specs
     }
     if workers > 1:
-        get_reusable_executor().shutdown()  # else the kernel's end kills joblib's processes, and they complain
+        close_workers()
     return runs
 
 
