@@ -97,20 +97,36 @@ class FusionData:
         if len(unknown):
             first = unknown.iloc[0]
             raise DataError(f"clip {first['id']!r} has label {first['label']!r}; classes are {', '.join(classes)}")
-        both = {
-            name: time_parts(found, ids, steps)
-            if steps and getattr(found, "level", "") == "frame"
-            else found.matrix(ids)
-            for name, found in sets.items()
-        }
+        x, there = _gathered(ids, sets, steps)
         return cls(
             ids=ids,
-            streams={stream: x for stream, (x, _) in both.items()},
-            present={stream: there for stream, (_, there) in both.items()},
+            streams=x,
+            present=there,
             labels=np.array([list(classes).index(label) for label in used["label"]], dtype=np.int64),
             speakers=used["speaker"].astype(str).tolist(),
             classes=tuple(classes),
         )
+
+    @classmethod
+    def without_labels(
+        cls, clips: pd.DataFrame, sets: Mapping[str, object], classes: Sequence[str], *, steps: int = 0
+    ) -> FusionData:
+        """Gather features of any clips, their labels unseen: to predict them, or to train on what others say of them.
+
+        Every label is class 0 and every weight 0, so that nothing can be learned from clips that nobody labelled.
+
+        Parameters
+        ----------
+        clips : DataFrame
+            With id and speaker; all rows are taken.
+        sets, classes, steps
+            As in :meth:`from_sets`.
+        """
+        ids = clips["id"].tolist()
+        x, there = _gathered(ids, sets, steps)
+        nothing = np.zeros(len(ids))
+        speakers = clips["speaker"].astype(str).tolist()
+        return cls(ids, x, there, nothing.astype(np.int64), speakers, tuple(classes), weight=nothing)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -131,8 +147,7 @@ class FusionData:
 
     def targets(self) -> np.ndarray:
         """What a model is trained on: float32 [n, classes], each row a clip's class probabilities times its weight."""
-        hard = np.eye(len(self.classes), dtype=np.float32)[self.labels]
-        target = hard if self.soft is None else self.soft
+        target = self._hard_or_soft()
         return target if self.weight is None else target * self.weight[:, None]
 
     def mask(self) -> np.ndarray:
@@ -165,6 +180,23 @@ class FusionData:
             present={name: self.present[name] for name in streams},
         )
 
+    def joined(self, others: FusionData) -> FusionData:
+        """These clips and others after them, with the same streams; targets and weights stay what they were."""
+        both = (self, others.only(self.streams))
+        return FusionData(
+            ids=[*self.ids, *others.ids],
+            streams={name: np.concatenate([part.streams[name] for part in both]) for name in self.streams},
+            present={name: np.concatenate([part.present[name] for part in both]) for name in self.streams},
+            labels=np.concatenate([part.labels for part in both]),
+            speakers=[*self.speakers, *others.speakers],
+            classes=self.classes,
+            soft=np.concatenate([part._hard_or_soft() for part in both]),
+            weight=np.concatenate([np.ones(len(p), np.float32) if p.weight is None else p.weight for p in both]),
+        )
+
+    def _hard_or_soft(self) -> np.ndarray:
+        return np.eye(len(self.classes), dtype=np.float32)[self.labels] if self.soft is None else self.soft
+
     def check_varies(self) -> None:
         """Refuse a stream that says nothing: in no clip, or the same numbers in all of them.
 
@@ -192,6 +224,17 @@ class FusionData:
             if array is not None:
                 digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
+
+
+def _gathered(
+    ids: list[str], sets: Mapping[str, object], steps: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Features and presence of each stream; at frame level as parts of time, where asked for."""
+    both = {
+        name: time_parts(found, ids, steps) if steps and getattr(found, "level", "") == "frame" else found.matrix(ids)
+        for name, found in sets.items()
+    }
+    return {name: x for name, (x, _) in both.items()}, {name: there for name, (_, there) in both.items()}
 
 
 def _labels(labels: np.ndarray, ids: list[str], classes: Sequence[str]) -> np.ndarray:

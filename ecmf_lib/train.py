@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,18 @@ _CODE = [
 ]
 
 
+class Preparation(Protocol):
+    """What changes a training part before a model sees it; can be sent to another process."""
+
+    def __call__(self, part: FusionData, groups: np.ndarray, *, seed: int, epochs: int) -> tuple[FusionData, list[str]]:
+        """The clips to train on (perhaps more, or with other targets and weights), and the group of each."""
+        ...
+
+    def about(self) -> list:
+        """Everything that its result depends on apart from the training part, JSON-able."""
+        ...
+
+
 def cross_validate(
     data: FusionData,
     spec: ModelSpec,
@@ -80,6 +93,7 @@ def cross_validate(
     progress: bool = True,
     share: float = 1.0,
     predict: Callable[..., pd.DataFrame] | None = None,
+    prepare: Preparation | None = None,
 ) -> pd.DataFrame:
     """Predict every clip by a model that has seen neither it nor its speaker.
 
@@ -107,6 +121,9 @@ def cross_validate(
         stay the same.
     predict : callable, optional
         A module's function (model, tested, groups, seed=, fold=) → table in place of :func:`predictions_table`.
+    prepare : Preparation, optional
+        Changes each training part before anything is fitted on it: refined labels, further clips. It is given the
+        training part alone, so that nothing of the scored clips can get into it; they keep their labels.
 
     Returns
     -------
@@ -131,11 +148,13 @@ def cross_validate(
     folds = {seed: outer_folds(data, groups, n_folds, seed, test_fold) for seed in seeds}
     tasks = [(seed, number) for seed, fold in folds.items() for number in sorted(set(fold.tolist()) - {-1})]
     asked = (share, Path(inspect.getfile(predict)).read_text(encoding="utf-8") if predict else "")
+    if prepare is not None:
+        asked = (*asked, prepare.about())
     keys = {seed: _key(data, spec, groups, fold, epochs, asked) if folder else "" for seed, fold in folds.items()}
     parts = {task: _part_path(folder, spec, task, keys[task[0]]) for task in tasks}
     done = {task: pd.read_parquet(path) for task, path in parts.items() if path and path.exists()}
     todo = [task for task in tasks if task not in done]
-    more = {"share": share, "predict": predict}
+    more = {"share": share, "predict": predict, "prepare": prepare}
     jobs = (delayed(_one_fold)(data, spec, groups, folds[task[0]], task, epochs, **more) for task in todo)
     results = Parallel(n_jobs=workers, return_as="generator")(jobs)
     bar = tqdm(zip(todo, results, strict=True), total=len(todo), desc=spec.name, disable=not progress, leave=False)
@@ -153,7 +172,7 @@ def outer_folds(
     return grouped_folds(data.labels, groups, n_folds, seed=seed) if test_fold is None else np.asarray(test_fold)
 
 
-def _one_fold(data, spec, groups, fold, task, epochs, *, share=1.0, predict=None) -> pd.DataFrame:
+def _one_fold(data, spec, groups, fold, task, epochs, *, share=1.0, predict=None, prepare=None) -> pd.DataFrame:
     seed, number = task
     groups = np.asarray(groups)
     train, test = fold != number, fold == number
@@ -161,7 +180,10 @@ def _one_fold(data, spec, groups, fold, task, epochs, *, share=1.0, predict=None
         there = np.unique(groups[train])
         drawn = np.random.default_rng(fold_seed(seed, number)).permutation(there)
         train &= np.isin(groups, drawn[: max(2, round(share * len(there)))])
-    model = fit(data.select(train), spec, seed=fold_seed(seed, number), epochs=epochs, groups=groups[train])
+    part, held_apart, own = data.select(train), groups[train], fold_seed(seed, number)
+    if prepare is not None:
+        part, held_apart = prepare(part, held_apart, seed=own, epochs=epochs)
+    model = fit(part, spec, seed=own, epochs=epochs, groups=held_apart)
     table = (predict or predictions_table)(model, data.select(test), groups[test], seed=seed, fold=number)
     return table.assign(trained_on=int(train.sum()), trained_speakers=len(np.unique(groups[train])))
 
