@@ -183,6 +183,22 @@ def fit(data: FusionData, spec: ModelSpec, *, seed: int, epochs: int, groups: Se
     return _TrainingPart(data, spec, seed, epochs, groups).fitted()
 
 
+def out_of_fold(
+    data: FusionData, spec: ModelSpec, *, seed: int, epochs: int, groups: Sequence[str] | None = None
+) -> np.ndarray:
+    """Class scores of the training clips themselves, each by a member that was not fitted on it.
+
+    What refinement asks before it trusts a label. A network's epoch is picked on the fold that a member did not see, by
+    the labels it has there: enough to compare sources, no score to report.
+
+    Returns
+    -------
+    logits : float64 [n, classes]
+        0 for a clip that no member left out.
+    """
+    return _TrainingPart(data, spec, seed, epochs, groups).out_of_fold()
+
+
 def picked_on_scored_fold(data: FusionData, spec: ModelSpec, fold: np.ndarray, *, seed: int, epochs: int) -> np.ndarray:
     """The usual practice, to show what it flatters: the epoch is picked on the very fold that is then scored.
 
@@ -243,6 +259,19 @@ class _TrainingPart:
         arrays = self.scale | arrays
         classes = tuple(data.classes)
         return Fitted(spec.name, spec.kind, classes, data.dims, options, arrays, temperature, trees, chosen)
+
+    def out_of_fold(self) -> np.ndarray:
+        logits = np.zeros((len(self.data), len(self.data.classes)))
+        with reproducible(self.seed):
+            if self.spec.neural:
+                *_, inner, rows = self._best()
+                logits[rows] = inner
+            else:
+                found = classical.fit_classical(
+                    self.data, self.x, self.spec.kind, self.spec.options, self.groups, self.seed
+                )
+                logits = logits if found.inner is None else found.inner
+        return logits
 
     def _best(self) -> tuple[dict, dict, dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """What :meth:`_train` gives for the best of the options: those the spec lists, then those the search draws."""
