@@ -162,12 +162,54 @@ class FuseSettings(Settings):
     )
 
 
+class RefineSettings(Settings):
+    """Parameters of ``04_refine_labels``."""
+
+    needs_labels: ClassVar[bool] = True
+    streams: list[str] = Field([], description="only these streams; empty = all")
+    sources: list[str] = Field(
+        [], description="csv files that say more about the labels: path, or STREAM=path if it looks at one stream only"
+    )
+    method: Literal["em", "crowdlab", "confident-learning", "dawid-skene", "majority", "weighted"] = Field(
+        "em", description="how sources are combined"
+    )
+    review: str = Field("", description="csv of a human's decisions, as this notebook writes it; empty = none")
+    folds: int = Field(4, ge=2, le=50, description="outer folds; speakers are held apart")
+    seeds: int = Field(5, ge=1, le=50, description="repetitions with another seed")
+    epochs: int = Field(25, ge=1, le=1000, description="most epochs; the inner split stops earlier")
+    bootstrap: int = Field(2000, ge=50, le=100_000, description="resamples of speakers for intervals")
+    side_seeds: int = Field(
+        1, ge=0, le=50, description="seeds of the studies with injected noise and hidden labels; 0 = leave them out"
+    )
+    rates: list[float] = Field([0.1, 0.2, 0.3, 0.4], description="shares of labels that are made wrong")
+    noise_model: Literal["ecmf", "linear-experts"] = Field(
+        "linear-experts", description="what is trained on noisy labels: ECMF, or its linear experts (seconds)"
+    )
+    hidden: float = Field(0.8, gt=0, lt=1, description="share of the labels that are hidden for self-training")
+
+    @property
+    def trials(self) -> int:
+        """No search: the fixed recipe for all arms."""
+        return 0
+
+    @property
+    def fusions(self) -> list[str]:
+        """No rivals here."""
+        return []
+
+    @property
+    def steps(self) -> int:
+        """Clip level."""
+        return 0
+
+
 #: Notebook name → its parameters. A notebook that is not here cannot be run by ``ecmf report``.
 NOTEBOOKS: dict[str, type[Settings]] = {
     "00_start_here": StartSettings,
     "01_extract_features": ExtractSettings,
     "02_enrich_text": EnrichSettings,
     "03_fuse_and_ablate": FuseSettings,
+    "04_refine_labels": RefineSettings,
 }
 
 

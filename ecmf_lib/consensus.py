@@ -14,7 +14,8 @@ Every method takes the same sources and gives class chances for each clip and a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,12 +68,16 @@ def consensus(sources: Sequence[Source], people: Sequence[str], method: str = "e
     Raises
     ------
     ValueError
-        Unknown method, no source, or sources of different clips.
+        Unknown method, no source, two sources of one name, or sources of different clips.
     """
     if method not in METHODS:
         raise ValueError(f"no consensus method '{method}'; choose from {', '.join(METHODS)}")
     if not sources:
         raise ValueError("a consensus needs at least one source")
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two sources are called '{twice}'; rename one (a csv is called by its file name)")
     shapes = {source.name: source.chances.shape for source in sources}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"sources are of different clips or classes: {shapes}")
@@ -130,14 +135,15 @@ def _crowdlab(sources: Sequence[Source], people: set[str]) -> tuple[np.ndarray, 
     several = (~np.isnan(votes)).sum(1) > 1
     out = np.where(heard[:, None], model, np.nan)
     if not several.any():  # CROWDLAB weighs annotators by how they agree; with one voice there is nothing to weigh
-        told = np.nan_to_num(votes[:, 0] if votes.shape[1] else 0).astype(int)
+        told = np.nan_to_num(votes).max(1).astype(int)  # each clip's only voice, whoever's it is
         out = np.where(heard[:, None], (model + np.eye(classes)[told]) / 2, np.nan)
         return out, {source.name: _agreement(source, out) for source in sources}
     spoken = (~np.isnan(votes)).any(0)  # cleanlab refuses an annotator who never speaks
     table = pd.DataFrame(votes[np.ix_(heard, spoken)])
-    found = get_label_quality_multiannotator(table, model[heard], verbose=False, return_weights=True)
+    with _numpy_seeded():
+        found = get_label_quality_multiannotator(table, model[heard], verbose=False, return_weights=True)
     quality = found["annotator_stats"]["annotator_quality"].reindex(range(spoken.sum())).to_numpy()
-    agreement = found["label_quality"]["annotator_agreement"].mean()
+    agreement = found["label_quality"]["annotator_agreement"].to_numpy()[several[heard]].mean()
     weights, own = np.asarray(found["annotator_weight"]), float(found["model_weight"])
     # cleanlab tells the posterior of the consensus label only; the others by its formula and its weights.
     agreed = np.clip(agreement, 1 / classes, 1)
@@ -152,6 +158,17 @@ def _crowdlab(sources: Sequence[Source], people: set[str]) -> tuple[np.ndarray, 
     if classifier:
         named[FUSION] = _agreement(classifier, chances)
     return chances, {name: float(value) for name, value in named.items()}
+
+
+@contextmanager
+def _numpy_seeded() -> Iterator[None]:
+    """cleanlab breaks ties by numpy's global generator: the same result again, and nothing drawn from others' numbers."""
+    before = np.random.get_state()
+    np.random.seed(0)
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
 
 
 def _confident(sources: Sequence[Source], people: set[str]) -> tuple[np.ndarray, dict[str, float]]:
@@ -241,8 +258,8 @@ def _classifier(sources: Sequence[Source]) -> Source:
 
 
 def _given(sources: Sequence[Source], people: set[str]) -> Source:
-    """People's label, by majority where there are several."""
-    voters = [source for source in sources if source.name in people]
+    """People's label, by majority of their families where there are several."""
+    voters = list(by_family([source for source in sources if source.name in people]).values())
     if not voters:
         raise ValueError("confident learning needs a given label; none of the sources is a person")
     chances, _ = _vote(voters, np.ones(len(voters)))

@@ -288,9 +288,12 @@ def _assignments(pairs: list[str] | None) -> dict:
         if name not in fields:
             raise SettingsError(f"--set {pair}: {name}: unknown; the notebooks take {', '.join(sorted(fields))}")
         kind = fields[name].annotation
-        if kind == list[str]:
+        if kind in (list[str], list[float]):
             (listed,) = csv.reader([value], skipinitialspace=True)
-            given[name] = [entry.strip() for entry in listed if entry.strip()]
+            entries = [entry.strip() for entry in listed if entry.strip()]
+            given[name] = entries if kind == list[str] else [_number(entry) for entry in entries]
+        elif kind is float:
+            given[name] = _number(value)
         else:
             given[name] = int(value) if kind is int and value.lstrip("-").isdigit() else value
     return given

@@ -176,7 +176,7 @@ def _honest_rounds(data, groups, unlabelled, seed, rounds: Rounds) -> list[dict]
         train, held = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         part, apart = data.select(train), groups[train]
         known = np.isin(speakers, groups[held])  # unlabelled clips of a speaker who is scored stay out
-        others = unlabelled.select(~known) if (~known).any() else None
+        others = (unlabelled.select(~known) if known.any() else unlabelled) if not known.all() else None
         current, now = part, apart.tolist()
         for turn in range(rounds.most + 1):
             if turn and others is not None:
@@ -237,9 +237,10 @@ class SelfTrainer:
     def about(self) -> list:
         """What a result depends on."""
         first = self.first.about() if self.first else None
-        return [self.unlabelled.fingerprint(), sorted(set(self.labelled_groups)), first, asdict(self.rounds), _code()]
+        return [self.unlabelled.fingerprint(), sorted(set(self.labelled_groups)), first, asdict(self.rounds), code()]
 
 
 @cache
-def _code() -> str:
+def code() -> str:
+    """Digest of this module's source, for what is kept of its results."""
     return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]

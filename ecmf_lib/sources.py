@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ecmf_lib.classical import opinion_weights
+from ecmf_lib.config import ENRICHMENT
 from ecmf_lib.corpus import refusal
 from ecmf_lib.experts import fit_experts, log_softmax, opinions_of
 from ecmf_lib.fit import ModelSpec, out_of_fold
@@ -27,6 +28,8 @@ from ecmf_lib.tables import problem_table, read_csv
 #: Name and family of the classifier that sees all streams. It depends on all of them, so it is no independent family.
 FUSION = "fusion"
 GIVEN = "given"
+#: The enrichment is words about the voice, the face and the words: no further witness beside the streams it tells of.
+FAMILY_OF = {ENRICHMENT: "text"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,9 +227,9 @@ def models(
 
 def stream_sources(opinions: np.ndarray, data: FusionData) -> list[Source]:
     """Log-probabilities [n, streams, classes] as one source a stream; a missing stream abstains."""
-    there = data.mask()
+    there, chances = data.mask(), np.exp(log_softmax(opinions))
     return [
-        Source(name, name, np.where(there[:, i, None], np.exp(log_softmax(opinions[:, i])), np.nan))
+        Source(name, FAMILY_OF.get(name, name), np.where(there[:, i, None], chances[:, i], np.nan))
         for i, name in enumerate(data.streams)
     ]
 

@@ -47,7 +47,7 @@ def example_clips(
     """
     table = chosen(predictions, n)
     clips = [project.corpus.clip(clip_id) for clip_id in table["id"]]
-    return [_middle_frame(clip) for clip in clips], [clip.transcript for clip in clips], table
+    return [middle_frame(clip) for clip in clips], [clip.transcript for clip in clips], table
 
 
 def chosen(predictions: pd.DataFrame, n: int = 4) -> pd.DataFrame:
@@ -110,7 +110,7 @@ def _together(predictions: pd.DataFrame) -> pd.DataFrame:
     return clips
 
 
-def _middle_frame(clip: Clip) -> np.ndarray | None:
+def middle_frame(clip: Clip) -> np.ndarray | None:
     if clip.video is None:
         return None
     try:
