@@ -162,7 +162,7 @@ def _crowdlab(sources: Sequence[Source], people: set[str]) -> tuple[np.ndarray, 
 
 @contextmanager
 def _numpy_seeded() -> Iterator[None]:
-    """cleanlab breaks ties by numpy's global generator: the same result again, and nothing drawn from others' numbers."""
+    """cleanlab breaks ties by numpy's global generator: seeded here, and afterwards as it was."""
     before = np.random.get_state()
     np.random.seed(0)
     try:
