@@ -226,3 +226,38 @@ def pictures_and_words(project: Project, ids: Sequence[str]) -> tuple[list[np.nd
     """The middle frame (None without a picture) and the transcript of clips, in their order."""
     clips = [project.corpus.clip(clip_id) for clip_id in ids]
     return [middle_frame(clip) for clip in clips], [clip.transcript for clip in clips]
+
+
+#: Component of the paper → the row of the table of parts that does without it.
+COMPONENTS = {
+    "dual-branch visual encoder": "without both visual branches",
+    "whole frames": "without global",
+    "faces": "without face",
+    "audio": "without audio",
+    "context-enriched text": "without enrichment",
+    "self-attention, dynamic weights": "static weights, no attention",
+    "residual connections": "without residual paths",
+}
+
+
+def components(ablation: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """What each component of the paper adds here, in weighted F1: component, contribution, low, high, measured_as.
+
+    Parameters
+    ----------
+    ablation : DataFrame
+        Results of :func:`ecmf_lib.study.parts`, against ECMF.
+    labels : DataFrame
+        Results of :func:`label_arms`, against the arm of the given labels.
+    """
+    rows, known = [], ablation.set_index("model")
+    for component, row in COMPONENTS.items():
+        if row in known.index:
+            found = known.loc[row]
+            rows.append((component, -found["difference"], -found["difference_high"], -found["difference_low"], row))
+    arms = labels.set_index("model")
+    for component, arm in (("label refinement", "refined labels"), ("… with self-training", "refined + self-training")):
+        if f"{REFERENCE}, {arm}" in arms.index:
+            found = arms.loc[f"{REFERENCE}, {arm}"]
+            rows.append((component, found["difference"], found["difference_low"], found["difference_high"], arm))
+    return pd.DataFrame(rows, columns=["component", "contribution", "low", "high", "measured_as"])
