@@ -140,7 +140,8 @@ class Refined:
     def quality(self) -> pd.DataFrame:
         """Sources with their estimated quality: source, family, quality, clips it speaks of."""
         families = {source.name: source.family for source in self.sources}
-        speaks = {source.name: int(source.speaks.sum()) for source in self.sources}
+        voices = [*by_family(self.sources).values(), *self.sources]  # some methods hear each family as one
+        speaks = {voice.name: int(voice.speaks.sum()) for voice in voices}
         rows = [
             {"source": name, "family": families.get(name, name), "quality": value, "clips": speaks.get(name, 0)}
             for name, value in self.found.quality.items()
@@ -237,10 +238,11 @@ def _decide(data: FusionData, sources: list[Source], agreed: Consensus, rule: Ru
     n, names, given = len(data), np.array(data.classes), data.labels
     rows = np.arange(n)
     hot = np.eye(len(names))[given]
-    chances = np.where(np.isnan(agreed.chances), hot, agreed.chances)
+    families = list(by_family([source for source in sources if source.name != FUSION]).values())
+    heard = np.any([family.speaks for family in families], axis=0)  # of the others the fusion knows nothing either
+    chances = np.where(np.isnan(agreed.chances) | ~heard[:, None], hot, agreed.chances)
     left, top, sure = chances[rows, given], chances.argmax(1), chances.max(1)
     thresholds = _thresholds(left, given, len(names), rule)
-    families = list(by_family([source for source in sources if source.name != FUSION]).values())
     for_top = sum((family.says == top).astype(np.int64) for family in families)
     doubted = _at_most((left < thresholds[given]) & (top != given), left, given, rule.most)
     # Unsure of the given label, with no other that is likelier: that is a hard clip, and such are worth learning from.
@@ -259,6 +261,8 @@ def _decide(data: FusionData, sources: list[Source], agreed: Consensus, rule: Ru
     for_label = sum((family.says == labels).astype(np.int64) for family in families)
     why = [
         _why(names, action[i], given[i], top[i], left[i], sure[i], int(for_top[i]), thresholds[given[i]], rule)
+        if heard[i]
+        else f"no source speaks of it, so {names[given[i]]} stays"
         for i in rows
     ]
     return Refined(
@@ -336,6 +340,9 @@ class Refiner:
     def refined(self, part: FusionData, groups: Sequence[str], *, seed: int, epochs: int = 25) -> Refined:
         """The refined labels of a training part."""
         place = {clip: row for row, clip in enumerate(self.ids)}
+        unknown = [clip for clip in part.ids if clip not in place] if self.voters else []
+        if unknown:
+            raise DataError(f"{len(unknown)} clip(s), first {unknown[0]!r}, are not among the `ids` of the voters")
         rows = np.array([place[clip] for clip in part.ids]) if self.voters else np.zeros(0, int)
         voters = [voter.select(rows) for voter in self.voters]
         how = {"method": self.method, "rounds": self.rounds, "rule": self.rule, "fusion": self.fusion}

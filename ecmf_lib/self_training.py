@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from ecmf_lib.evaluate import interval
 from ecmf_lib.refine import Refiner
 from ecmf_lib.samples import FusionData, inner_folds
-from ecmf_lib.sources import FUSION, Judges, Source, models
+from ecmf_lib.sources import FUSION, Judges, Source, by_family, models
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Rounds:
     share : float
         Of the unlabelled clips, so many may have a label after the last round; earlier rounds get evenly less.
     families : int
-        So many streams must name the fusion's class (fewer where a clip has fewer).
+        So many independent streams must name the fusion's class (fewer where a clip has fewer).
     confidence : float
         The fusion's calibrated chance must be this at least, in every class.
     weight : float
@@ -152,7 +152,7 @@ def choose(sources: Sequence[Source], prior: np.ndarray, share: float, rounds: R
         Of all clips, at most so many are taken.
     """
     fused = next(source for source in sources if source.name == FUSION)
-    streams = [source for source in sources if source.name != FUSION]
+    streams = list(by_family([source for source in sources if source.name != FUSION]).values())
     label, sure = fused.says, np.nan_to_num(fused.chances).max(1)
     agree = sum((stream.says == label).astype(np.int64) for stream in streams)
     heard = sum(stream.speaks.astype(np.int64) for stream in streams)

@@ -217,7 +217,7 @@ def models(
         fold = inner_folds(data.labels, groups, inner, seed)
         _, opinions = fit_experts(x, usable.present, usable.targets(), fold)
         weights = opinion_weights(opinions, usable.targets())
-    found = stream_sources(opinions, data)
+    found = stream_sources(opinions, usable)
     if fusion is None:
         logits = (opinions * weights[:, None]).sum(1)
     else:
@@ -226,7 +226,7 @@ def models(
 
 
 def stream_sources(opinions: np.ndarray, data: FusionData) -> list[Source]:
-    """Log-probabilities [n, streams, classes] as one source a stream; a missing stream abstains."""
+    """Log-probabilities [n, streams, classes] as one source a stream; one that is missing abstains."""
     there, chances = data.mask(), np.exp(log_softmax(opinions))
     return [
         Source(name, FAMILY_OF.get(name, name), np.where(there[:, i, None], chances[:, i], np.nan))
@@ -256,7 +256,8 @@ class Judges:
         with reproducible(0):
             opinions = np.concatenate([self._opinions(data, start, batch) for start in range(0, len(data), batch)])
         logits = (opinions * self.weights[:, None]).sum(1)
-        return [*stream_sources(opinions, data), Source(FUSION, FUSION, np.exp(log_softmax(logits)))]
+        known = learnable(data, self.arrays)  # a stream that said nothing in training abstains
+        return [*stream_sources(opinions, known), Source(FUSION, FUSION, np.exp(log_softmax(logits)))]
 
     def _opinions(self, data: FusionData, start: int, batch: int) -> np.ndarray:
         part = learnable(data.select(np.arange(start, min(start + batch, len(data)))), self.arrays).clip_level()
