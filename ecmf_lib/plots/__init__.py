@@ -12,6 +12,7 @@ from ecmf_lib.plots.corpus import annotator_agreement, class_balance, ledger_sum
 from ecmf_lib.plots.cues import cue_shares
 from ecmf_lib.plots.lines import curves, learning_curve, reliability, robustness
 from ecmf_lib.plots.models import confusion, per_class_f1, scores_with_intervals, stream_weights
+from ecmf_lib.plots.refine import actions, noise_matrix, recovery, rounds, source_quality
 from ecmf_lib.plots.study import main_table, optimism, paired_differences, subset_scores
 from ecmf_lib.plots.style import EMOTION_COLOURS, STREAM_COLOURS, WIDTH, colours, use_style
 from ecmf_lib.plots.weights import clip_weights
@@ -20,6 +21,7 @@ __all__ = [
     "EMOTION_COLOURS",
     "STREAM_COLOURS",
     "WIDTH",
+    "actions",
     "annotator_agreement",
     "architecture",
     "class_balance",
@@ -35,12 +37,16 @@ __all__ = [
     "learning_curve",
     "ledger_summary",
     "main_table",
+    "noise_matrix",
     "optimism",
     "paired_differences",
     "per_class_f1",
+    "recovery",
     "reliability",
     "robustness",
+    "rounds",
     "scores_with_intervals",
+    "source_quality",
     "stream_maps",
     "stream_weights",
     "subset_scores",
