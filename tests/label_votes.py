@@ -33,7 +33,7 @@ def silent(name, n, n_classes, family=""):
     return Source(name, family or name, np.full((n, n_classes), np.nan))
 
 
-def mislabelled(rng, *, n=240, speakers=12, signal=1.5, rate=0.2):
+def mislabelled(rng, *, n=240, speakers=12, signal=2.5, rate=0.2):
     """Clips, and the same with labels of which so many are the next class (class-dependent noise)."""
     data = clips(rng, n=n, speakers=speakers, signal=signal)
     wrong = rng.random(n) < rate
