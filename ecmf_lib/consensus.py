@@ -172,23 +172,36 @@ def _numpy_seeded() -> Iterator[None]:
 
 
 def _confident(sources: Sequence[Source], people: set[str]) -> tuple[np.ndarray, dict[str, float]]:
+    given, classifier = _given(sources, people), _classifier(sources)
+    chances = np.where(given.speaks[:, None], np.nan_to_num(given.chances), classifier.chances)
+    flagged = confident_issues(given.says, classifier.chances)
+    chances[flagged] = classifier.chances[flagged]
+    heard = max(given.speaks.sum(), 1)
+    return chances, {given.name: float(1 - flagged.sum() / heard), FUSION: _agreement(classifier, chances)}
+
+
+def confident_issues(labels: np.ndarray, chances: np.ndarray) -> np.ndarray:
+    """Labels that confident learning takes for wrong (Northcutt et al. 2021, pruning by noise rate): bool [n].
+
+    Parameters
+    ----------
+    labels : int [n]
+        -1 where there is none; such a clip is never flagged.
+    chances : float [n, classes]
+        Out of fold.
+    """
     from cleanlab.filter import find_label_issues
 
-    given, classifier = _given(sources, people), _classifier(sources)
-    rows = np.flatnonzero(given.speaks)
-    chances = np.where(given.speaks[:, None], np.nan_to_num(given.chances), classifier.chances)
-    labels, model = given.says[rows], classifier.chances[rows]
-    seen = np.unique(labels)
+    flagged = np.zeros(len(labels), bool)
+    rows = np.flatnonzero(labels >= 0)
+    seen = np.unique(labels[rows])
     if len(seen) < 2:
-        return chances, {given.name: 1.0, FUSION: _agreement(classifier, chances)}
-    number = np.searchsorted(seen, labels)  # cleanlab wants every class among the labels
-    narrowed = model[:, seen] + 1e-9
-    issues = find_label_issues(
-        number, narrowed / narrowed.sum(1, keepdims=True), filter_by="prune_by_noise_rate", n_jobs=1
-    )
-    chances = chances.copy()
-    chances[rows[issues]] = model[issues]
-    return chances, {given.name: float(1 - issues.mean()), FUSION: _agreement(classifier, chances)}
+        return flagged
+    number = np.searchsorted(seen, labels[rows])  # cleanlab wants every class among the labels
+    narrowed = chances[np.ix_(rows, seen)] + 1e-9
+    narrowed /= narrowed.sum(1, keepdims=True)
+    flagged[rows] = find_label_issues(number, narrowed, filter_by="prune_by_noise_rate", n_jobs=1)
+    return flagged
 
 
 def _dawid_skene(sources: Sequence[Source], people: set[str]) -> tuple[np.ndarray, dict[str, float]]:

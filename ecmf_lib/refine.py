@@ -20,11 +20,13 @@ from sklearn.metrics import f1_score
 
 from ecmf_lib import consensus as consensus_module
 from ecmf_lib import sources as sources_module
-from ecmf_lib.consensus import Consensus, consensus
+from ecmf_lib.consensus import Consensus, confident_issues, consensus
 from ecmf_lib.fit import ModelSpec
 from ecmf_lib.samples import DataError, FusionData, inner_folds
 from ecmf_lib.sources import FUSION, Judges, Source, by_family, digest, hard, models
 
+#: How often models are fitted again for the "em" consensus.
+ROUNDS = 1
 OTHERWISE = ("drop", "soften", "down-weight")
 
 
@@ -52,7 +54,7 @@ class Rule:
         A class never loses more than this share of its clips, so that a rare and difficult one cannot vanish.
     """
 
-    doubt: float | tuple[float, ...] = (0.0, 0.5, 0.8)
+    doubt: float | tuple[float, ...] = (0.0, 0.5)
     relabel: float = 0.9
     families: int = 2
     otherwise: str = "drop"
@@ -174,8 +176,8 @@ def refine(
     method : str
         One of :data:`ecmf_lib.consensus.METHODS`.
     rounds : int, optional
-        How often the models are fitted again, on the consensus of the round before (Khetan et al. 2018); by default 3
-        for "em", 0 for the others, as they are published.
+        How often the models are fitted again, without the clips whose label is doubted so far; by default
+        :data:`ROUNDS` for "em", 0 for the others, as they are published.
     rule : Rule, optional
     fusion : ModelSpec, optional
         The classifier of all streams; by default the linear experts' sum, see :func:`ecmf_lib.sources.models`.
@@ -187,7 +189,7 @@ def refine(
     rule = rule or Rule()
     groups = np.asarray(data.speakers if groups is None else groups)
     voters = list(voters) or [hard("given", data.labels, len(data.classes))]
-    rounds = (3 if method == "em" else 0) if rounds is None else rounds
+    rounds = (ROUNDS if method == "em" else 0) if rounds is None else rounds
     how = {"method": method, "rounds": rounds, "fusion": fusion, "epochs": epochs}
     agreed, sources = _agree(data, voters, groups, seed, **how)
     doubt = rule.doubt
@@ -197,14 +199,22 @@ def refine(
 
 
 def _agree(data, voters, groups, seed, *, method, rounds, fusion, epochs) -> tuple[Consensus, list[Source]]:
-    """Rounds of: models learn the consensus, and are heard again."""
-    people, target = [voter.name for voter in voters], None
+    """Models are heard, and fitted again without the clips whose label is doubted so far, so that they can object.
+
+    Models that learned from wrong labels are hesitant to call them wrong. At first nobody but the models can be asked:
+    confident learning says what to leave out; from then on the consensus does.
+    """
+    people, weight = [voter.name for voter in voters], None
     for turn in range(rounds + 1):
-        learned = replace(data, soft=target, weight=None)
+        learned = replace(data, soft=None, weight=weight)
         judged = models(learned, groups, seed=seed + turn, fusion=fusion, epochs=epochs)
         agreed = consensus([*voters, *judged], people, method)
-        given = np.eye(len(data.classes))[data.labels]
-        target = np.where(np.isnan(agreed.chances), given, agreed.chances).astype(np.float32)
+        if turn == rounds:
+            break
+        classifier = judged[-1].chances
+        left = (agreed.chances if turn else classifier)[np.arange(len(data)), data.labels]
+        doubted = left < 0.5 if turn else confident_issues(data.labels, classifier)  # NaN is no doubt
+        weight = 1 - _at_most(doubted, np.nan_to_num(left, nan=1), data.labels, 0.5).astype(np.float32)
     return agreed, [*voters, *judged]
 
 
