@@ -55,7 +55,7 @@ class WithNoise:
     def __call__(self, part: FusionData, groups: np.ndarray, *, seed: int, epochs: int):
         """The part with noisy labels, and what `then` makes of it."""
         place = {clip: row for row, clip in enumerate(self.ids)}
-        noisy = replace(part, labels=self.labels[[place[clip] for clip in part.ids]])
+        noisy = replace(part, labels=self.labels[[place[clip] for clip in part.ids]], soft=None)
         return self.then(noisy, groups, seed=seed, epochs=epochs) if self.then else (noisy, groups)
 
     def about(self) -> list:
