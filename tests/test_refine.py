@@ -11,7 +11,7 @@ from label_votes import mislabelled, silent
 
 from ecmf_lib import refine as refining
 from ecmf_lib import train
-from ecmf_lib.consensus import METHODS, Consensus
+from ecmf_lib.consensus import METHODS, Consensus, confident_issues
 from ecmf_lib.fit import ModelSpec
 from ecmf_lib.refine import ADOPT, FILTER, OTHERWISE, Refiner, Rule, refine
 from ecmf_lib.samples import DataError
@@ -256,8 +256,8 @@ def test_clips_of_an_inner_fold_are_refined_by_nobody(rng, monkeypatch):
             return self.judge.sources(held)
 
     monkeypatch.setattr(refining, "Judges", Watched)
-    refine(data)
-    assert len(judged) == 9 and len(parts) == 10 and len(parts[-1]) == 96
+    refine(data, rule=Rule(doubt=(0.0, 0.5, 0.7)))
+    assert len(judged) == 9 and len(parts) == 10 and len(parts[-1]) == 96  # three folds and doubts; and the result
     for part, held in zip(parts, judged, strict=False):
         assert not set(part.speakers) & set(held.speakers) and len(part) + len(held) == 96
 
@@ -272,18 +272,50 @@ def test_adopting_is_the_consensus_itself_and_filtering_drops_what_it_flags(rng)
         assert ((filtered.weight == 0) == flagged).all() and set(filtered.action) == {"keep", "drop"}
 
 
-def test_rounds_fit_the_models_again_on_the_consensus(rng, monkeypatch):
-    _, noisy = mislabelled(rng)
-    learned, real = [], refining.models
-    monkeypatch.setattr(refining, "models", lambda data, *a, **k: learned.append(data) or real(data, *a, **k))
+@pytest.fixture
+def learned(monkeypatch):
+    """What models are fitted on, and what they then say."""
+    calls, real = [], refining.models
+
+    def watch(part, *args, **named):
+        calls.append((part, real(part, *args, **named)))
+        return calls[-1][1]
+
+    monkeypatch.setattr(refining, "models", watch)
+    return calls
+
+
+def test_rounds_fit_the_models_again_without_the_doubted_clips(rng, learned):
+    """First those that confident learning flags, then those that the consensus doubts."""
+    data, noisy = mislabelled(rng)
     found = refine(noisy, rounds=2, rule=SURE)
-    assert len(learned) == 3 and learned[0].soft is None
-    assert 0.1 < (learned[2].soft.argmax(1) != noisy.labels).mean() and (learned[2].labels == noisy.labels).all()
-    assert all(part.weight is None for part in learned)
+    parts = [part for part, _ in learned]
+    assert len(parts) == 3 and parts[0].weight is None
+    assert all(part.soft is None and (part.labels == noisy.labels).all() for part in parts)
+    flagged = confident_issues(noisy.labels, learned[0][1][-1].chances)
+    np.testing.assert_array_equal(parts[1].weight, 1 - flagged)
+    for part in parts[1:]:
+        assert 20 < (part.weight == 0).sum() and (noisy.labels != data.labels)[part.weight == 0].mean() > 0.8
     assert [source.name for source in found.sources] == ["given", *noisy.streams, FUSION]
-    learned.clear()
-    refine(noisy, method="majority", rule=SURE)
-    assert len(learned) == 1
+    assert found.sources[-1] is learned[-1][1][-1]
+
+
+def test_a_round_leaves_no_class_without_half_of_its_clips(rng, learned, monkeypatch):
+    _, noisy = mislabelled(rng)
+    monkeypatch.setattr(refining, "confident_issues", lambda labels, _: np.ones(len(labels), bool))
+    refine(noisy, rounds=1, rule=SURE)
+    weight = learned[1][0].weight
+    for label in range(3):
+        own = noisy.labels == label
+        assert weight[own].sum() == own.sum() - own.sum() // 2
+
+
+def test_only_ours_has_rounds_of_its_own(rng, learned):
+    _, noisy = mislabelled(rng)
+    for method, count in (("em", 1 + refining.ROUNDS), ("majority", 1), ("crowdlab", 1)):
+        learned.clear()
+        refine(noisy, method=method, rule=SURE)
+        assert len(learned) == count
 
 
 # ---- what is written down
