@@ -66,8 +66,10 @@ class WithNoise:
 def inject(study: Study, kind: str, rate: float, seed: int) -> np.ndarray:
     """Noisy labels of all clips: int64 [n]. For noise that depends on the clip, models say what it looks like."""
     data, rng = study.data, np.random.default_rng([seed, 6])
+    if not rate:
+        return data.labels.copy()
     chances = None
-    if kind == "instance-dependent" and rate:
+    if kind == "instance-dependent":
         chances = models(data, data.speakers, seed=seed)[-1].chances
     return noise.inject(kind, data.labels, len(data.classes), rate, rng, chances=chances)
 
