@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -367,4 +368,6 @@ class Refiner:
 @cache
 def _code() -> str:
     parts = (__file__, consensus_module.__file__, sources_module.__file__)
-    return hashlib.sha256("".join(Path(p).read_text(encoding="utf-8") for p in parts).encode()).hexdigest()[:16]
+    told = [Path(part).read_text(encoding="utf-8") for part in parts]
+    told += [version("cleanlab"), version("crowd-kit")]
+    return hashlib.sha256("".join(told).encode()).hexdigest()[:16]

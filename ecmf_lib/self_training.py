@@ -24,6 +24,11 @@ from ecmf_lib.refine import Refiner
 from ecmf_lib.samples import FusionData, inner_folds
 from ecmf_lib.sources import FUSION, Judges, Source, by_family, models
 
+#: Folds on which a round's models set their temperature and how much each stream counts.
+INNER = 3
+#: To choose the number of rounds, so many unlabelled clips are enough; more would only take longer.
+PROBED = 20_000
+
 
 @dataclass(frozen=True)
 class Rounds:
@@ -114,7 +119,8 @@ def self_train(
     current, apart, kept, table = data, groups.tolist(), None, []
     for turn in range(len(scores)):
         if turn:
-            current, apart = _with_pseudo(data, groups, unlabelled, current, apart, seed, turn, rounds)
+            judge = Judges.fit(current, apart, seed=seed + turn, inner=INNER)
+            current, apart = _with_pseudo(data, groups, unlabelled, judge, turn, rounds)
         row = honest[turn] | {"round": turn, "added": len(current) - len(data), "chosen": turn == chosen}
         row["trap"] = _trap(current, apart, seed) if trap else np.nan
         table.append(row)
@@ -126,9 +132,9 @@ def self_train(
     return SelfTrained(kept[0], kept[1], len(data), pd.DataFrame(table)[columns])
 
 
-def _with_pseudo(data, groups, unlabelled, current, apart, seed, turn, rounds: Rounds) -> tuple[FusionData, list[str]]:
+def _with_pseudo(data, groups, unlabelled, judge: Judges, turn: int, rounds: Rounds) -> tuple[FusionData, list[str]]:
     """One round: models of the current set judge the unlabelled clips anew; earlier pseudo-labels are not binding."""
-    judged = Judges.fit(current, apart, seed=seed + turn).sources(unlabelled)
+    judged = judge.sources(unlabelled)
     prior = data.targets().sum(0)
     rows, labels = choose(judged, prior / max(prior.sum(), 1e-9), turn / rounds.most * rounds.share, rounds)
     if not len(rows):
@@ -177,11 +183,15 @@ def _honest_rounds(data, groups, unlabelled, seed, rounds: Rounds) -> list[dict]
         part, apart = data.select(train), groups[train]
         known = np.isin(speakers, groups[held])  # unlabelled clips of a speaker who is scored stay out
         others = (unlabelled.select(~known) if known.any() else unlabelled) if not known.all() else None
+        if others is not None and len(others) > PROBED:
+            drawn = np.random.default_rng([seed, number]).permutation(len(others))[:PROBED]
+            others = others.select(np.sort(drawn))
         current, now = part, apart.tolist()
         for turn in range(rounds.most + 1):
-            if turn and others is not None:
-                current, now = _with_pseudo(part, apart, others, current, now, seed, turn, rounds)
-            said[turn, held] = Judges.fit(current, now, seed=seed).sources(data.select(held))[-1].says
+            judge = Judges.fit(current, now, seed=seed + turn, inner=INNER)  # is scored, and judges for the next round
+            said[turn, held] = judge.sources(data.select(held))[-1].says
+            if others is not None and turn < rounds.most:
+                current, now = _with_pseudo(part, apart, others, judge, turn + 1, rounds)
     names = np.array(data.classes)
     found = []
     for guessed in said:

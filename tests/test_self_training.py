@@ -81,8 +81,9 @@ def test_shares_follow_the_classes_of_the_labelled_clips(rng):
     data, unlabelled, _ = halves(rng)
     few = np.flatnonzero(data.labels != 2)
     data = data.select(np.concatenate([few, np.flatnonzero(data.labels == 2)[:5]]))
+    judge = self_training.Judges.fit(data, data.speakers, seed=2)
     found = self_training._with_pseudo(
-        data, np.asarray(data.speakers), unlabelled, data, data.speakers, 0, 2, Rounds(most=4, share=0.6)
+        data, np.asarray(data.speakers), unlabelled, judge, 2, Rounds(most=4, share=0.6)
     )[0]
     prior = np.bincount(data.labels) / len(data)
     counts = np.bincount(found.labels[len(data) :], minlength=3)
