@@ -203,6 +203,24 @@ class RefineSettings(Settings):
         return 0
 
 
+class PredictSettings(Settings):
+    """Parameters of ``05_predict_and_submit``."""
+
+    needs_labels: ClassVar[bool] = True
+    streams: list[str] = Field([], description="only these streams; empty = all")
+    labels: Literal["given"] = Field("given", description="labels that the bundle is trained on")
+    folds: int = Field(4, ge=2, le=50, description="outer folds; a member is trained on all but one of them")
+    seeds: int = Field(2, ge=1, le=50, description="repetitions with other folds: the bundle has folds x seeds members")
+    epochs: int = Field(25, ge=1, le=1000, description="most epochs; the inner split stops earlier")
+    bootstrap: int = Field(2000, ge=50, le=100_000, description="resamples of speakers for intervals")
+    bundle: str = Field("", description="folder that the bundle is written into; empty = in data/models")
+
+    @property
+    def steps(self) -> int:
+        """Clip level."""
+        return 0
+
+
 #: Notebook name → its parameters. A notebook that is not here cannot be run by ``ecmf report``.
 NOTEBOOKS: dict[str, type[Settings]] = {
     "00_start_here": StartSettings,
@@ -210,6 +228,7 @@ NOTEBOOKS: dict[str, type[Settings]] = {
     "02_enrich_text": EnrichSettings,
     "03_fuse_and_ablate": FuseSettings,
     "04_refine_labels": RefineSettings,
+    "05_predict_and_submit": PredictSettings,
 }
 
 

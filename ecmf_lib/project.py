@@ -150,13 +150,15 @@ class Project:
         return Results(resolve(self.settings.output) / "tables" / notebook, self.provenance())
 
 
-def open_project(settings: Settings, *, progress: bool = True) -> Project:
+def open_project(settings: Settings, *, corpus: Corpus | None = None, progress: bool = True) -> Project:
     """Open the corpus that the settings name and bring its features up to date.
 
     Parameters
     ----------
     settings : Settings
         Of any notebook.
+    corpus : Corpus, optional
+        In place of the one that the settings name: clips that are no dataset of anybody's.
     progress : bool
         Show a bar while clips are decoded.
 
@@ -166,9 +168,11 @@ def open_project(settings: Settings, *, progress: bool = True) -> Project:
         Each names the file, what was expected and the mend. A single bad clip raises nothing: it is in the ledger.
     """
     encoders = chosen_encoders(settings)
-    if settings.corpus == "demo":
-        check_weights(encoders)  # first: making the demo corpus takes a minute
-    corpus = thinned(open_corpus(settings.corpus, base=REPO), settings.max_clips)
+    if corpus is None:
+        if settings.corpus == "demo":
+            check_weights(encoders)  # first: making the demo corpus takes a minute
+        corpus = open_corpus(settings.corpus, base=REPO)
+    corpus = thinned(corpus, settings.max_clips)
     store = FeatureStore(store_folder(corpus))
     if corpus.features:
         sets, ledger = _import(corpus, store)

@@ -233,14 +233,122 @@ def stand_ins(
                 typer.echo(f"{made.name}: {write(card, folder, size='real' if real_size else 'tiny')}")
 
 
+@app.command()
+def predict(
+    path: Annotated[Path, typer.Argument(help="a video or audio file, or a folder with such")],
+    bundle: Annotated[Path, typer.Option(help="folder of a trained bundle, as notebook 05 writes it")],
+    output: Annotated[Path, typer.Option(help="folder for predictions.csv, .parquet and report.html")] = Path(
+        "predictions"
+    ),
+    transcripts: Annotated[
+        Path | None, typer.Option(help="csv with id,transcript; else a .txt file beside each clip is read")
+    ] = None,
+    weights: WeightsOption = "",
+    llm: LLMOption = None,
+    device: Annotated[str, typer.Option(help="where models run; auto = a GPU if any")] = "auto",
+    workers: Annotated[int, typer.Option(help="decode processes; 0 = one a core", min=0)] = 0,
+) -> None:
+    """Predict clips with a trained bundle: probabilities, stream weights, a small report.
+
+    Features are made with the encoders and settings that the bundle was trained with; another version is refused.
+    Exit status 0 if any clip was predicted, 1 if none; a bad file is listed with its reason.
+    """
+    with refusals():
+        from ecmf_lib.bundle import Bundle
+        from ecmf_lib.predicting import predict_path, told
+
+        table = predict_path(
+            Bundle.load(bundle),
+            path,
+            output,
+            transcripts=transcripts,
+            weights=_weights(weights),
+            llm=language_model(llm),
+            device=device,
+            workers=workers,
+        )
+    for line in told(table):
+        typer.echo(line)
+    typer.echo(f"report: {os.path.relpath(output / 'report.html')}")
+    if (table["predicted"] == "").all():
+        raise typer.Exit(1)
+
+
+@app.command()
+def submit(
+    corpus: Annotated[
+        str | None, typer.Argument(help="demo, a folder, or ADAPTER:FOLDER; its test clips are predicted")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="folder of a trained bundle, as notebook 05 writes it")] = None,
+    output: Annotated[Path, typer.Option(help="csv to write; a parquet of the same name goes beside it")] = Path(
+        "submission.csv"
+    ),
+    check: Annotated[Path | None, typer.Option(help="only check this submission against --candidates")] = None,
+    candidates: Annotated[
+        Path | None, typer.Option(help="csv with a column name; default: the corpus's test clips")
+    ] = None,
+    weights: WeightsOption = "",
+    llm: LLMOption = None,
+    device: Annotated[str, typer.Option(help="where models run; auto = a GPU if any")] = "auto",
+    workers: Annotated[int, typer.Option(help="decode processes; 0 = one a core", min=0)] = 0,
+) -> None:
+    """Write the submission name,discrete for a corpus's candidates; or check any file with --check.
+
+    ecmf submit --check FILE --candidates FILE names every problem, with its row; exit status 1 if there is one.
+    """
+    with refusals():
+        from ecmf_lib.submit import candidates as read_candidates
+        from ecmf_lib.submit import check_submission, shown
+
+        if check is not None and (candidates is None or corpus is not None or bundle is not None):
+            raise SettingsError("--check FILE goes with --candidates FILE and nothing else")
+        if check is None and (corpus is None or bundle is None):
+            raise SettingsError("give CORPUS and --bundle FOLDER; or --check FILE and --candidates FILE")
+        names = None if candidates is None else read_candidates(candidates)
+        if check is not None:
+            problems, rows = check_submission(check, names), len(names)
+        else:
+            from ecmf_lib.bundle import Bundle
+            from ecmf_lib.predicting import settings_of
+            from ecmf_lib.project import open_project
+            from ecmf_lib.submitting import submit_project
+
+            trained = Bundle.load(bundle)
+            given = {"weights": _weights(weights), "device": device, "workers": workers}
+            settings = settings_of(trained, _relative_spec(corpus), llm=language_model(llm), **given)
+            made = submit_project(trained, open_project(settings), output, names)
+            problems, rows = made.problems, len(made.table)
+            typer.echo(f"written: {made.path}, {made.parquet}")
+            if made.filled:
+                typer.echo(f"{made.filled} candidates could not be predicted and got '{made.commonest}', for example:")
+                for row in made.table[made.table["filled"]].head(5).itertuples():
+                    typer.echo(f"  {shown(row.id)}: {shown(row.reason)}")
+    for problem in problems.itertuples():
+        place = f"row {problem.row}" if problem.row else "file"
+        typer.secho(f"{place}, {shown(problem.name) or '-'}: {problem.problem}", fg="red")
+    if len(problems):
+        typer.echo(f"{len(problems)} problem(s)")
+        raise typer.Exit(1)
+    typer.echo(f"ok, {rows} rows")
+
+
+def _weights(weights: str) -> str:
+    """The option as settings hold it: a pack keeps its name, a folder is relative to the checkout."""
+    from ecmf_lib.faces import INSIGHTFACE_PACKS
+
+    return _relative(Path(weights)) if weights and weights not in INSIGHTFACE_PACKS else weights
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """Turn what the user can mend into one readable message and exit status 2, without a traceback."""
+    from ecmf_lib.bundle_files import BundleError
     from ecmf_lib.corpus import CorpusError
     from ecmf_lib.encoders import EncoderError
     from ecmf_lib.enrich_prompt import EnrichError
     from ecmf_lib.faces import DetectorError
     from ecmf_lib.model_stage import ModelError
+    from ecmf_lib.samples import DataError
     from ecmf_lib.shards import StoreError
     from ecmf_lib.workers import WorkerError
 
@@ -248,7 +356,9 @@ def refusals() -> Iterator[None]:
         yield
     except (
         SettingsError,
+        BundleError,
         CorpusError,
+        DataError,
         EncoderError,
         EnrichError,
         DetectorError,
@@ -342,12 +452,10 @@ def _parameters(
     settings: list[str] | None,
 ) -> dict:
     """What the command line says, as notebook parameters; a model pack keeps its name, folders become relative."""
-    from ecmf_lib.faces import INSIGHTFACE_PACKS
-
     chosen = {"profile": profile, "encoders": swaps(encoder), "llm": language_model(llm)}
     given = {"corpus": spec} | chosen | _assignments(settings)
     if weights:
-        given["weights"] = weights if weights in INSIGHTFACE_PACKS else _relative(Path(weights))
+        given["weights"] = _weights(weights)
     return given
 
 
