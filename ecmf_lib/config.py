@@ -208,7 +208,11 @@ class PredictSettings(Settings):
 
     needs_labels: ClassVar[bool] = True
     streams: list[str] = Field([], description="only these streams; empty = all")
-    labels: Literal["given"] = Field("given", description="labels that the bundle is trained on")
+    labels: Literal["given", "refined", "self-trained"] = Field(
+        "refined", description="labels that the bundle is trained on; self-trained = refined, with unlabelled clips"
+    )
+    sources: list[str] = Field([], description="csv files that say more about the labels, as in notebook 04")
+    review: str = Field("", description="csv of a human's decisions, as notebook 04 writes it; empty = none")
     folds: int = Field(4, ge=2, le=50, description="outer folds; a member is trained on all but one of them")
     seeds: int = Field(2, ge=1, le=50, description="repetitions with other folds: the bundle has folds x seeds members")
     epochs: int = Field(25, ge=1, le=1000, description="most epochs; the inner split stops earlier")

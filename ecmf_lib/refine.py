@@ -9,7 +9,7 @@ own. Nothing here sees a clip that is scored: see :class:`Refiner`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -335,6 +335,8 @@ class Refiner:
     ids : tuple of str
     method, rounds, rule, fusion
         As :func:`refine`.
+    decisions : tuple of (id, decision)
+        A human's, who has the last word: a class, "keep" or "drop" (:func:`ecmf_lib.audit.read_review`).
     """
 
     voters: tuple[Source, ...] = ()
@@ -343,10 +345,12 @@ class Refiner:
     rounds: int | None = None
     rule: Rule = Rule()
     fusion: ModelSpec | None = None
+    decisions: tuple[tuple[str, str], ...] = ()
 
     def __call__(self, part: FusionData, groups: np.ndarray, *, seed: int, epochs: int):
         """The part with refined targets and weights, and its groups."""
-        return self.refined(part, groups, seed=seed, epochs=epochs).apply(part), groups
+        refined = self.refined(part, groups, seed=seed, epochs=epochs).apply(part)
+        return decided(refined, dict(self.decisions)), groups
 
     def refined(self, part: FusionData, groups: Sequence[str], *, seed: int, epochs: int = 25) -> Refined:
         """The refined labels of a training part."""
@@ -362,7 +366,24 @@ class Refiner:
     def about(self) -> list:
         """What a result depends on, the code of refinement included."""
         fusion = self.fusion.about() if self.fusion else None
-        return [digest(self.voters), list(self.ids), self.method, self.rounds, asdict(self.rule), fusion, _code()]
+        told = [digest(self.voters), list(self.ids), self.method, self.rounds, asdict(self.rule), fusion]
+        return [*told, [list(pair) for pair in self.decisions], _code()]
+
+
+def decided(data: FusionData, decisions: Mapping[str, str]) -> FusionData:
+    """Targets and weights with a human's decisions in them: id → a class, "keep" (the given label) or "drop"."""
+    if not set(decisions) & set(data.ids):
+        return data
+    hot = np.eye(len(data.classes), dtype=np.float32)
+    soft = hot[data.labels] if data.soft is None else data.soft.copy()
+    weight = np.ones(len(data), np.float32) if data.weight is None else data.weight.copy()
+    for row, clip in enumerate(data.ids):
+        decision = decisions.get(clip)
+        if decision is None:
+            continue
+        weight[row] = decision != "drop"
+        soft[row] = hot[data.classes.index(decision) if decision in data.classes else data.labels[row]]
+    return replace(data, soft=soft, weight=weight)
 
 
 @cache

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
+from ecmf_lib.audit import read_review
 from ecmf_lib.config import resolve
 from ecmf_lib.consensus import METHODS, consensus
 from ecmf_lib.fit import ModelSpec
 from ecmf_lib.project import Project
-from ecmf_lib.refine import Refined, Refiner, Rule
+from ecmf_lib.refine import Refined, Refiner
 from ecmf_lib.samples import FusionData
 from ecmf_lib.self_training import Rounds, SelfTrainer, code, self_train
 from ecmf_lib.sources import Source, language_model, people, read_source
@@ -145,25 +146,51 @@ def unlabelled_of(project: Project, data: FusionData) -> FusionData | None:
     return found.select(heard) if heard.any() else None
 
 
-def label_arms(study: Study, project: Project, csvs: Sequence[str] = (), rule: Rule | None = None) -> dict:
-    """ECMF trained on given labels, on refined ones, and on refined ones with self-training: arm → predictions.
+#: What training labels can be, in the order of the arms.
+GIVEN, REFINED, SELF_TRAINED = LABELS = ("given labels", "refined labels", "refined + self-training")
 
-    All by the fixed recipe, on the folds of :func:`ecmf_lib.study.parts`, scored against the given labels.
+
+def label_steps(
+    study: Study,
+    project: Project,
+    csvs: Sequence[str] = (),
+    review: str = "",
+    method: str = "em",
+) -> dict[str, Preparation | None]:
+    """What is done to a training part for each kind of labels; without unlabelled clips there is no self-training.
+
+    Parameters
+    ----------
+    csvs : sequence of str
+        As :func:`voters_of`.
+    review : str
+        A csv of a human's decisions (:func:`ecmf_lib.audit.read_review`), or "".
     """
     data = study.data
+    decisions: tuple = ()
+    if review:
+        found = read_review(resolve(review), data.ids, data.classes)
+        decisions = tuple(zip(found["id"], found["decision"], strict=True))
     voters = tuple(voters_of(project, data.ids, csvs))
-    refiner = Refiner(voters, tuple(data.ids), rule=rule or Rule())
-    steps: dict[str, Preparation | None] = {"given labels": None, "refined labels": refiner}
+    refiner = Refiner(voters, tuple(data.ids), method=method, decisions=decisions)
+    steps: dict[str, Preparation | None] = {GIVEN: None, REFINED: refiner}
     others = unlabelled_of(project, data)
     if others is not None:
-        steps["refined + self-training"] = SelfTrainer(others, tuple(data.speakers), refiner)
+        steps[SELF_TRAINED] = SelfTrainer(others, tuple(data.speakers), refiner)
+    return steps
+
+
+def label_arms(study: Study, project: Project, **how) -> dict[str, pd.DataFrame]:
+    """ECMF trained on given labels, on refined ones, and on refined ones with self-training: arm → predictions.
+
+    All by the fixed recipe, on the folds of :func:`ecmf_lib.study.parts`, scored against the given labels. `how` as in
+    :func:`label_steps`.
+    """
     runs = {}
-    for arm, step in steps.items():
+    for labels, step in label_steps(study, project, **how).items():
         # Without a step it is the very model of the table of parts: its folds are read again.
-        named = ModelSpec(REFERENCE, "ecmf")
-        runs[f"{REFERENCE}, {arm}"] = study.cross_validated(data, named, prepare=step).assign(
-            model=f"{REFERENCE}, {arm}"
-        )
+        found = study.cross_validated(study.data, ModelSpec(REFERENCE, "ecmf"), prepare=step)
+        runs[f"{REFERENCE}, {labels}"] = found.assign(model=f"{REFERENCE}, {labels}")
     return runs
 
 
@@ -256,7 +283,7 @@ def components(ablation: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
             found = known.loc[row]
             rows.append((component, -found["difference"], -found["difference_high"], -found["difference_low"], row))
     arms = labels.set_index("model")
-    for component, arm in (("label refinement", "refined labels"), ("… with self-training", "refined + self-training")):
+    for component, arm in (("label refinement", REFINED), ("… with self-training", SELF_TRAINED)):
         if f"{REFERENCE}, {arm}" in arms.index:
             found = arms.loc[f"{REFERENCE}, {arm}"]
             rows.append((component, found["difference"], found["difference_low"], found["difference_high"], arm))

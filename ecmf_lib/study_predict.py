@@ -13,25 +13,20 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from ecmf_lib import explore
 from ecmf_lib.bundle import Bundle, as_predictions, encoders_of, train_bundle
-from ecmf_lib.config import PredictSettings, cache_dir, resolve
+from ecmf_lib.config import PredictSettings, SettingsError, cache_dir, resolve
 from ecmf_lib.fit import ModelSpec
 from ecmf_lib.predicting import about_project, predict_clips
 from ecmf_lib.project import Project
 from ecmf_lib.study import REFERENCE, Study, close_workers
+from ecmf_lib.study_labels import GIVEN, REFINED, SELF_TRAINED, label_steps
 from ecmf_lib.submit import COLUMNS
-from ecmf_lib.train import Preparation
 from ecmf_lib.workers import usable_cores
 
 
-def final_bundle(
-    project: Project, study: Study, settings: PredictSettings, prepare: Preparation | None = None
-) -> tuple[Bundle, pd.DataFrame, Path]:
+def final_bundle(project: Project, study: Study, settings: PredictSettings) -> tuple[Bundle, pd.DataFrame, Path]:
     """ECMF by the fixed recipe on all labelled clips (of a published split: its training part), saved and read again.
 
-    Parameters
-    ----------
-    prepare : Preparation, optional
-        What is done to each member's training part, for instance :class:`ecmf_lib.refine.Refiner`.
+    Labels are refined, and unlabelled clips added, within each member's training part, as the settings say.
 
     Returns
     -------
@@ -41,6 +36,10 @@ def final_bundle(
         See :func:`ecmf_lib.bundle.train_bundle`.
     folder : Path
     """
+    wanted = {"given": GIVEN, "refined": REFINED, "self-trained": SELF_TRAINED}[settings.labels]
+    steps = label_steps(study, project, settings.sources, settings.review)
+    if wanted not in steps:
+        raise SettingsError("labels = 'self-trained': this corpus has no unlabelled clips; use 'refined'")
     bundle, out_of_fold = train_bundle(
         study.data,
         ModelSpec(REFERENCE, "ecmf"),
@@ -52,7 +51,7 @@ def final_bundle(
         test_fold=study.test_fold,
         folder=cache_dir() / "cache",
         workers=settings.workers or usable_cores(),
-        prepare=prepare,
+        prepare=steps[wanted],
         bootstrap=settings.bootstrap,
     )
     close_workers()
