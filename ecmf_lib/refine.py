@@ -55,7 +55,7 @@ class Rule:
         A class never loses more than this share of its clips, so that a rare and difficult one cannot vanish.
     """
 
-    doubt: float | tuple[float, ...] = (0.0, 0.5)
+    doubt: float | tuple[float, ...] = (0.0, 0.3)
     relabel: float = 0.9
     families: int = 2
     otherwise: str = "drop"
