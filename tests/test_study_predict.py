@@ -1,12 +1,16 @@
 """What notebook 05 picks out and draws."""
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from fusion_clips import CLASSES
 
+from ecmf_lib import study_predict
 from ecmf_lib.bundle_files import BundleError, unseal, write_whole
+from ecmf_lib.config import PredictSettings, SettingsError
 from ecmf_lib.plots.predictions import class_shares
 from ecmf_lib.study_predict import break_submission, damaged_copy, surest
 from ecmf_lib.submit import check_submission, write_submission
@@ -59,3 +63,15 @@ def test_a_copy_with_one_flipped_bit_is_refused(tmp_path):
     unseal(tmp_path / "good")
     with pytest.raises(BundleError, match=r"00/model\.safetensors: its content was changed"):
         unseal(damaged_copy(tmp_path / "good", tmp_path / "copies"))
+
+
+def test_self_training_without_unlabelled_clips_is_refused(monkeypatch):
+    monkeypatch.setattr(study_predict, "train_bundle", lambda *_, **__: pytest.fail("trained all the same"))
+    monkeypatch.setattr("ecmf_lib.study_labels.voters_of", lambda *_: [])
+    project = SimpleNamespace(
+        ledger=pd.DataFrame({"id": ["a"], "status": ["done"]}),
+        corpus=SimpleNamespace(clips=pd.DataFrame({"id": ["a"], "split": ["labelled"]})),
+    )
+    case = SimpleNamespace(data=SimpleNamespace(ids=["a"], speakers=["s"], classes=CLASSES))
+    with pytest.raises(SettingsError, match=r"labels = 'self-trained'.*no unlabelled clips"):
+        study_predict.final_bundle(project, case, PredictSettings(labels="self-trained"))
