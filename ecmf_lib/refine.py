@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -240,7 +239,7 @@ def _choose(data, voters, groups, seed, rule: Rule, **how) -> float:
     scores = [f1_score(data.labels, said[doubt], average="weighted", zero_division=0) for doubt in rule.doubt]
     best = int(np.argmax(scores))
     right = np.stack([said[doubt] == data.labels for doubt in rule.doubt]).astype(float)
-    error = np.sqrt(((right - right[best]) ** 2).mean(1) / len(data))  # of the difference to the best
+    error = np.sqrt(((right - right[best]) ** 2).mean(1) / len(data))  # of the accuracy's difference to the best
     # The given labels of the held-out clips are noisy too, so a small loss says little: strictness has the benefit.
     return rule.doubt[int(np.flatnonzero(np.array(scores) >= scores[best] - error).max())]
 
@@ -367,7 +366,7 @@ class Refiner:
         """What a result depends on, the code of refinement included."""
         fusion = self.fusion.about() if self.fusion else None
         told = [digest(self.voters), list(self.ids), self.method, self.rounds, asdict(self.rule), fusion]
-        return [*told, [list(pair) for pair in self.decisions], _code()]
+        return [*told, [list(pair) for pair in self.decisions], _CODE]
 
 
 def decided(data: FusionData, decisions: Mapping[str, str]) -> FusionData:
@@ -381,14 +380,15 @@ def decided(data: FusionData, decisions: Mapping[str, str]) -> FusionData:
         decision = decisions.get(clip)
         if decision is None:
             continue
+        if decision not in (*data.classes, "keep", "drop"):
+            raise DataError(f"clip {clip!r}: a human decided {decision!r}; expected a class, 'keep' or 'drop'")
         weight[row] = decision != "drop"
         soft[row] = hot[data.classes.index(decision) if decision in data.classes else data.labels[row]]
     return replace(data, soft=soft, weight=weight)
 
 
-@cache
-def _code() -> str:
-    parts = (__file__, consensus_module.__file__, sources_module.__file__)
-    told = [Path(part).read_text(encoding="utf-8") for part in parts]
-    told += [version("cleanlab"), version("crowd-kit")]
-    return hashlib.sha256("".join(told).encode()).hexdigest()[:16]
+# Read at import, so that an edit during a run does not mislabel its folds.
+_PARTS = [
+    Path(part).read_text(encoding="utf-8") for part in (__file__, consensus_module.__file__, sources_module.__file__)
+]
+_CODE = hashlib.sha256("".join([*_PARTS, version("cleanlab"), version("crowd-kit")]).encode()).hexdigest()[:16]

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from ecmf_lib.audit import read_review
-from ecmf_lib.config import resolve
+from ecmf_lib.config import SettingsError, resolve
 from ecmf_lib.consensus import METHODS, consensus
 from ecmf_lib.fit import ModelSpec
 from ecmf_lib.project import Project
 from ecmf_lib.refine import Refined, Refiner
 from ecmf_lib.samples import FusionData
 from ecmf_lib.self_training import Rounds, SelfTrainer, code, self_train
-from ecmf_lib.sources import Source, language_model, people, read_source
+from ecmf_lib.sources import FAMILY_OF, FUSION, Source, language_model, people, read_source
 from ecmf_lib.study import REFERENCE, Study
 from ecmf_lib.study_clips import middle_frame
 from ecmf_lib.train import Preparation, fold_seed, outer_folds
@@ -38,7 +39,17 @@ def voters_of(project: Project, ids: Sequence[str], csvs: Sequence[str] = ()) ->
     found += language_model(project.enriched, ids, project.corpus.classes)
     for entry in csvs:
         family, sign, path = entry.partition("=")
-        family, path = (family, path) if sign else ("", entry)
+        if not sign:
+            family, path = "", entry
+        elif family not in project.sets:
+            if not resolve(entry).is_file():
+                there = ", ".join(project.sets)
+                raise SettingsError(f"sources: '{entry}': no stream '{family}'; there are {there}")
+            family, path = "", entry  # a path with such a sign in it
+        stem = Path(path).stem
+        if stem in {source.name for source in found} | set(project.sets) | {FUSION}:
+            raise SettingsError(f"sources: '{entry}': there is a source '{stem}' already; rename the file")
+        family = FAMILY_OF.get(family, family)
         found.append(read_source(resolve(path), ids, project.corpus.classes, family))
     return found
 
@@ -114,7 +125,8 @@ def against_truth(audit: pd.DataFrame, truth: pd.Series) -> pd.DataFrame:
         flagged, precision and recall (of the flags: given labels that were not kept, among those that are wrong).
     """
     true = truth.loc[audit["id"]].to_numpy()
-    wrong, flagged = (audit["given"] != true).to_numpy(), (audit["action"] != "keep").to_numpy()
+    confirmed = (audit["action"] == "human") & (audit["refined"] == audit["given"]) & (audit["weight"] > 0)
+    wrong, flagged = (audit["given"] != true).to_numpy(), ((audit["action"] != "keep") & ~confirmed).to_numpy()
     kept = (audit["weight"] > 0).to_numpy()
     return pd.DataFrame(
         [
@@ -140,8 +152,9 @@ def unlabelled_of(project: Project, data: FusionData) -> FusionData | None:
         return None
     sets = {name: project.sets[name] for name in data.streams}
     found = FusionData.without_labels(clips, sets, project.corpus.classes)
-    groups, _ = project.corpus.groups([*data.ids, *found.ids])
-    found = replace(found, speakers=groups[len(data) :])
+    _, unit = project.corpus.groups(data.ids)  # the unlabelled clips' groups must be of the same kind
+    known = clips["id"] if unit == "clip" else clips[unit].where(clips[unit] != "", "clip:" + clips["id"])
+    found = replace(found, speakers=known.tolist())
     heard = found.mask().any(1)
     return found.select(heard) if heard.any() else None
 
@@ -156,6 +169,7 @@ def label_steps(
     csvs: Sequence[str] = (),
     review: str = "",
     method: str = "em",
+    wanted: Sequence[str] = LABELS,
 ) -> dict[str, Preparation | None]:
     """What is done to a training part for each kind of labels; without unlabelled clips there is no self-training.
 
@@ -165,6 +179,8 @@ def label_steps(
         As :func:`voters_of`.
     review : str
         A csv of a human's decisions (:func:`ecmf_lib.audit.read_review`), or "".
+    wanted : sequence of str
+        Unlabelled clips are gathered only if self-training is among them: at challenge size they are 1.4 GB.
     """
     data = study.data
     decisions: tuple = ()
@@ -174,7 +190,7 @@ def label_steps(
     voters = tuple(voters_of(project, data.ids, csvs))
     refiner = Refiner(voters, tuple(data.ids), method=method, decisions=decisions)
     steps: dict[str, Preparation | None] = {GIVEN: None, REFINED: refiner}
-    others = unlabelled_of(project, data)
+    others = unlabelled_of(project, data) if SELF_TRAINED in wanted else None
     if others is not None:
         steps[SELF_TRAINED] = SelfTrainer(others, tuple(data.speakers), refiner)
     return steps
@@ -197,7 +213,7 @@ def label_arms(study: Study, project: Project, **how) -> dict[str, pd.DataFrame]
 def hidden_labels(
     study: Study, share: float = 0.8, *, rounds: Rounds | None = None, spec: ModelSpec | None = None
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """What self-training wins where most labels are hidden: (arm → predictions, rounds of the first fold).
+    """What self-training wins where most labels are hidden: (arm → predictions, rounds of one fold).
 
     In each training part `share` of the clips, drawn at random, lose their label.
     """
@@ -234,7 +250,7 @@ class Hidden:
         hidden, kept = np.sort(order[: round(self.share * len(part))]), np.sort(order[round(self.share * len(part)) :])
         rest = part.select(hidden)
         nothing = np.zeros(len(hidden))
-        rest = replace(rest, labels=nothing.astype(np.int64), weight=nothing, speakers=list(groups[hidden]))
+        rest = replace(rest, labels=nothing.astype(np.int64), soft=None, weight=nothing, speakers=list(groups[hidden]))
         return part.select(kept), groups[kept], rest
 
     def __call__(self, part: FusionData, groups: np.ndarray, *, seed: int, epochs: int):
@@ -246,7 +262,7 @@ class Hidden:
 
     def about(self) -> list:
         """What a result depends on."""
-        return ["hidden", self.share, [asdict(self.rounds), code()] if self.rounds else []]
+        return ["hidden", 1, self.share, [asdict(self.rounds), code()] if self.rounds else []]
 
 
 def pictures_and_words(project: Project, ids: Sequence[str]) -> tuple[list[np.ndarray | None], list[str]]:

@@ -37,9 +37,11 @@ def final_bundle(project: Project, study: Study, settings: PredictSettings) -> t
     folder : Path
     """
     wanted = {"given": GIVEN, "refined": REFINED, "self-trained": SELF_TRAINED}[settings.labels]
-    steps = label_steps(study, project, settings.sources, settings.review)
+    if settings.labels == "given" and (settings.review or settings.sources):
+        raise SettingsError("labels = 'given': `review` and `sources` would count for nothing; use labels = 'refined'")
+    steps = label_steps(study, project, settings.sources, settings.review, wanted=(wanted,))
     if wanted not in steps:
-        raise SettingsError("labels = 'self-trained': this corpus has no unlabelled clips; use 'refined'")
+        raise SettingsError("labels = 'self-trained': no unlabelled clips with any of these streams; use 'refined'")
     bundle, out_of_fold = train_bundle(
         study.data,
         ModelSpec(REFERENCE, "ecmf"),
@@ -47,7 +49,12 @@ def final_bundle(project: Project, study: Study, settings: PredictSettings) -> t
         seeds=study.seeds(),
         epochs=settings.epochs,
         encoders=encoders_of({name: project.sets[name] for name in study.data.streams}),
-        about=about_project(project, settings.labels) | {"folds_hold_apart": study.unit},
+        about=about_project(project, settings.labels)
+        | {
+            "folds_hold_apart": study.unit,
+            "label_sources": [Path(entry).name for entry in settings.sources],
+            "reviewed_by_a_human": bool(settings.review),
+        },
         test_fold=study.test_fold,
         folder=cache_dir() / "cache",
         workers=settings.workers or usable_cores(),
