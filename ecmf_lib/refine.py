@@ -229,7 +229,7 @@ def _choose(data, voters, groups, seed, rule: Rule, **how) -> float:
     for number in range(fold.max() + 1):
         train, held = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         part, apart = data.select(train), groups[train]
-        if len(np.unique(part.labels)) < 2:
+        if len(np.unique(part.labels)) < 2 or too_few(part, apart, seed):
             continue
         agreed, sources = _agree(part, [voter.select(train) for voter in voters], apart, seed, **how)
         for doubt in rule.doubt:
@@ -242,6 +242,15 @@ def _choose(data, voters, groups, seed, rule: Rule, **how) -> float:
     error = np.sqrt(((right - right[best]) ** 2).mean(1) / len(data))  # of the accuracy's difference to the best
     # The given labels of the held-out clips are noisy too, so a small loss says little: strictness has the benefit.
     return rule.doubt[int(np.flatnonzero(np.array(scores) >= scores[best] - error).max())]
+
+
+def too_few(data: FusionData, groups: Sequence[str], seed: int) -> bool:
+    """Whether there are too few clips for folds, so that nobody can be heard out of fold."""
+    try:
+        inner_folds(data.labels, np.asarray(groups), 5, seed)
+    except DataError:
+        return True
+    return False
 
 
 def _decide(data: FusionData, sources: list[Source], agreed: Consensus, rule: Rule) -> Refined:
@@ -348,8 +357,9 @@ class Refiner:
 
     def __call__(self, part: FusionData, groups: np.ndarray, *, seed: int, epochs: int):
         """The part with refined targets and weights, and its groups."""
-        refined = self.refined(part, groups, seed=seed, epochs=epochs).apply(part)
-        return decided(refined, dict(self.decisions)), groups
+        if not too_few(part, groups, seed):  # else all labels are kept
+            part = self.refined(part, groups, seed=seed, epochs=epochs).apply(part)
+        return decided(part, dict(self.decisions)), groups
 
     def refined(self, part: FusionData, groups: Sequence[str], *, seed: int, epochs: int = 25) -> Refined:
         """The refined labels of a training part."""

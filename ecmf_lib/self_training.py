@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from ecmf_lib import sources as sources_module
 from ecmf_lib.evaluate import interval
 from ecmf_lib.refine import Refiner
-from ecmf_lib.samples import FusionData, inner_folds
+from ecmf_lib.samples import DataError, FusionData, inner_folds
 from ecmf_lib.sources import FUSION, Judges, Source, by_family, models
 
 #: Folds on which a round's models set their temperature and how much each stream counts.
@@ -40,6 +40,9 @@ class Rounds:
         Rounds at most; how many are used is chosen on inner folds, and may be none.
     share : float
         Of the unlabelled clips, so many may have a label after the last round; earlier rounds get evenly less.
+    times : float
+        Never more than so many pseudo-labelled clips for each labelled one: beyond that they would drown the labels
+        (and, at challenge size, fill the memory).
     families : int
         So many independent streams must name the fusion's class (fewer where a clip has fewer).
     confidence : float
@@ -50,6 +53,7 @@ class Rounds:
 
     most: int = 4
     share: float = 0.6
+    times: float = 3.0
     families: int = 2
     confidence: float = 0.5
     weight: float = 0.5
@@ -136,7 +140,8 @@ def _with_pseudo(data, groups, unlabelled, judge: Judges, turn: int, rounds: Rou
     """One round: models of the current set judge the unlabelled clips anew; earlier pseudo-labels are not binding."""
     judged = judge.sources(unlabelled)
     prior = data.targets().sum(0)
-    rows, labels = choose(judged, prior / max(prior.sum(), 1e-9), turn / rounds.most * rounds.share, rounds)
+    share = min(rounds.share, rounds.times * len(data) / len(unlabelled))
+    rows, labels = choose(judged, prior / max(prior.sum(), 1e-9), turn / rounds.most * share, rounds)
     if not len(rows):
         return data, groups.tolist()
     taken = unlabelled.select(rows)
@@ -245,7 +250,10 @@ class SelfTrainer:
         usable = np.array([speaker not in scored for speaker in self.unlabelled.speakers])
         if not usable.any():
             return part, groups
-        found = self_train(part, groups, self.unlabelled.select(usable), seed=seed, rounds=self.rounds)
+        try:
+            found = self_train(part, groups, self.unlabelled.select(usable), seed=seed, rounds=self.rounds)
+        except DataError:  # too few labelled clips for inner folds: nothing can be learned about the others
+            return part, groups
         return found.data, found.groups
 
     def about(self) -> list:

@@ -440,3 +440,13 @@ def test_kept_folds_depend_on_everything_that_refinement_depends_on(rng):
     ]
     abouts = {json.dumps(version.about(), sort_keys=True) for version in versions}
     assert len(abouts) == len(versions) and json.dumps(Refiner().about(), sort_keys=True) in abouts
+
+
+def test_too_few_clips_for_folds_keep_their_labels(rng):
+    """Every clip of another class: nobody can be heard out of fold, and that is no reason to stop."""
+    data = clips(rng)
+    few = data.select(np.array([np.flatnonzero(data.labels == number)[0] for number in range(len(data.classes))]))
+    part, groups = refining.Refiner()(few, np.asarray(few.speakers), seed=0, epochs=1)
+    assert part.fingerprint() == few.fingerprint() and list(groups) == few.speakers
+    with pytest.raises(refining.DataError, match="too few"):
+        refine(few)
