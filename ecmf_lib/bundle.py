@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,10 +25,10 @@ from ecmf_lib.bundle_files import BundleError, canonical, member_folder, seal, u
 from ecmf_lib.ensemble import Bundle, encoders_of, load_member, log_of, refuse_pickle
 from ecmf_lib.evaluate import calibration_error, interval
 from ecmf_lib.experts import log_softmax
-from ecmf_lib.fit import Fitted, ModelSpec, fit
+from ecmf_lib.fit import Fitted, ModelSpec
 from ecmf_lib.samples import FusionData
 from ecmf_lib.temperature import fit_temperature
-from ecmf_lib.train import Preparation, fold_seed, outer_folds
+from ecmf_lib.train import Preparation, outer_folds
 
 __all__ = ["Bundle", "BundleError", "encoders_of", "train_bundle"]
 
@@ -181,14 +180,15 @@ def _members(data, spec, groups, folds, tasks, epochs, folder, workers, prepare,
     asked = ("bundle", "" if prepare is None else prepare.about())
     places = {task: None for task in tasks}
     if folder is not None:
-        keys = {seed: train._key(data, spec, groups.tolist(), fold, epochs, asked) for seed, fold in folds.items()}
-        slug = re.sub(r"[^\w.-]+", "_", spec.name)
+        keys = {seed: train.part_key(data, spec, groups.tolist(), fold, epochs, asked) for seed, fold in folds.items()}
         for seed, number in tasks:
-            places[seed, number] = Path(folder) / f"member-{slug}-{keys[seed]}-seed{seed}-fold{number}"
+            places[seed, number] = Path(folder) / f"member-{train.slug(spec)}-{keys[seed]}-seed{seed}-fold{number}"
     done = {task: _kept(place) for task, place in places.items() if place is not None}
     done = {task: model for task, model in done.items() if model is not None}
     todo = [task for task in tasks if task not in done]
-    jobs = (delayed(_member)(data, spec, groups, folds[task[0]], task, epochs, prepare) for task in todo)
+    jobs = (
+        delayed(train.fit_part)(data, spec, groups, folds[task[0]] != task[1], task, epochs, prepare) for task in todo
+    )
     results = Parallel(n_jobs=workers, return_as="generator")(jobs)
     bar = tqdm(zip(todo, results, strict=True), total=len(todo), desc=spec.name, disable=not progress, leave=False)
     for task, model in bar:
@@ -196,15 +196,6 @@ def _members(data, spec, groups, folds, tasks, epochs, folder, workers, prepare,
         if places[task] is not None:
             _keep(model, places[task])
     return [done[task] for task in tasks]
-
-
-def _member(data, spec, groups, fold, task, epochs, prepare) -> Fitted:
-    seed, number = task
-    rows = fold != number
-    part, apart, own = data.select(rows), groups[rows], fold_seed(seed, number)
-    if prepare is not None:
-        part, apart = prepare(part, apart, seed=own, epochs=epochs)
-    return fit(part, spec, seed=own, epochs=epochs, groups=apart)
 
 
 def _keep(model: Fitted, place: Path) -> None:

@@ -3,7 +3,7 @@
 Every method takes the same sources and gives class chances for each clip and a quality for each source.
 
 * ``em``: expectation-maximisation over people's confusions, with the classifier as each clip's prior (Raykar et al.,
-  JMLR 2010; retrained on its own result it is the model-bootstrapped EM of Khetan et al., ICLR 2018). Our default:
+  JMLR 2010). Our default, with models that are fitted again without doubted clips (:mod:`ecmf_lib.refine`):
   docs/findings.md has the measurements.
 * ``crowdlab``: CROWDLAB (Goh et al. 2022), by cleanlab.
 * ``confident-learning``: the confident joint (Northcutt et al., JAIR 2021), by cleanlab; it knows the given label and
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from ecmf_lib.sources import FUSION, Source, by_family
+from ecmf_lib.sources import FUSION, Source, by_family, shares
 
 #: Pseudo-counts of a person's confusions: so many right answers and errors are assumed in each class beforehand.
 RIGHT_BEFOREHAND, WRONG_BEFOREHAND = 5.0, 0.1
@@ -217,10 +217,7 @@ def _dawid_skene(sources: Sequence[Source], people: set[str]) -> tuple[np.ndarra
         return np.full((n, classes), np.nan), {v.name: float("nan") for v in voters}
     found = DawidSkene(n_iter=EM_STEPS).fit(table).probas_
     chances = found.reindex(index=range(n), columns=range(classes)).to_numpy(dtype=float)
-    silent = np.isnan(chances).all(1)
-    chances = np.where(silent[:, None], np.nan, np.nan_to_num(chances))
-    total = chances.sum(1, keepdims=True)
-    chances = np.where(total > 0, chances / np.where(total > 0, total, 1), np.nan)
+    chances = shares(np.nan_to_num(chances))
     return chances, {v.name: _agreement(v, chances) for v in voters}
 
 
@@ -250,8 +247,7 @@ def _vote(voters: Sequence[Source], weights: np.ndarray) -> tuple[np.ndarray, di
     for place, (voter, weight) in enumerate(zip(voters, weights, strict=True)):
         rows = np.flatnonzero(voter.speaks)
         votes[rows, voter.says[rows]] += weight * (1 + 1e-6 / (1 + place))
-    total = votes.sum(1, keepdims=True)
-    chances = np.where(total > 0, votes / np.where(total > 0, total, 1), np.nan)
+    chances = shares(votes)
     return chances, {voter.name: _agreement(voter, chances) for voter in voters}
 
 

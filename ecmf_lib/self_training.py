@@ -259,12 +259,8 @@ class SelfTrainer:
     def about(self) -> list:
         """What a result depends on."""
         first = self.first.about() if self.first else None
-        return [self.unlabelled.fingerprint(), sorted(set(self.labelled_groups)), first, asdict(self.rounds), code()]
+        return [self.unlabelled.fingerprint(), sorted(set(self.labelled_groups)), first, asdict(self.rounds), CODE]
 
 
-def code() -> str:
-    """Digest of the sources that self-training depends on, for what is kept of its results."""
-    return _CODE
-
-
-_CODE = hashlib.sha256(Path(__file__).read_bytes() + Path(sources_module.__file__).read_bytes()).hexdigest()[:16]
+#: Digest of the sources that self-training depends on, for what is kept of its results.
+CODE = hashlib.sha256(Path(__file__).read_bytes() + Path(sources_module.__file__).read_bytes()).hexdigest()[:16]

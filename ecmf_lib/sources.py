@@ -111,10 +111,14 @@ def language_model(enriched: pd.DataFrame | None, ids: Sequence[str], classes: S
     if enriched is None or not set(columns) <= set(enriched.columns):
         return []
     scores = enriched.set_index("id")[columns].reindex(list(ids)).to_numpy(dtype=np.float64)
-    total = scores.sum(1, keepdims=True)
-    chances = np.where(total > 0, scores / np.where(total > 0, total, 1), np.nan)
-    source = Source("language model", "text", chances)
+    source = Source("language model", "text", shares(scores))
     return [source] if source.speaks.any() else []
+
+
+def shares(mass: np.ndarray) -> np.ndarray:
+    """Rows [n, classes] divided by their sum; NaN in a row that sums to 0 or is NaN."""
+    total = mass.sum(1, keepdims=True)
+    return np.where(total > 0, mass / np.where(total > 0, total, 1), np.nan)
 
 
 def read_source(path: Path, ids: Sequence[str], classes: Sequence[str], family: str = "") -> Source:
@@ -209,20 +213,12 @@ def models(
     list of Source
         One a stream (family: the stream), then :data:`FUSION`.
     """
-    groups = np.asarray(groups)
-    with reproducible(seed):
-        scale = fit_standardiser(data)
-        usable = learnable(data, scale).clip_level()
-        x = standardise(usable, scale)
-        fold = inner_folds(data.labels, groups, inner, seed)
-        _, opinions = fit_experts(x, usable.present, usable.targets(), fold)
-        weights = opinion_weights(opinions, usable.targets())
-    found = stream_sources(opinions, usable)
+    judges, opinions = _fitted(data, groups, seed, inner)
+    known = learnable(data, judges.arrays)
     if fusion is None:
-        logits = (opinions * weights[:, None]).sum(1)
-    else:
-        logits = out_of_fold(data, fusion, seed=seed, epochs=epochs, groups=groups)
-    return [*found, Source(FUSION, FUSION, np.exp(log_softmax(logits)))]
+        return judges.told(opinions, known)
+    logits = out_of_fold(data, fusion, seed=seed, epochs=epochs, groups=np.asarray(groups))
+    return [*stream_sources(opinions, known), Source(FUSION, FUSION, np.exp(log_softmax(logits)))]
 
 
 def stream_sources(opinions: np.ndarray, data: FusionData) -> list[Source]:
@@ -244,24 +240,32 @@ class Judges:
     @classmethod
     def fit(cls, data: FusionData, groups: Sequence[str], *, seed: int, inner: int = 5) -> Judges:
         """Fit on all clips; how much each stream counts is set out of fold."""
-        with reproducible(seed):
-            scale = fit_standardiser(data)
-            usable = learnable(data, scale).clip_level()
-            fold = inner_folds(data.labels, np.asarray(groups), inner, seed)
-            arrays, opinions = fit_experts(standardise(usable, scale), usable.present, usable.targets(), fold)
-            return cls(scale | arrays, opinion_weights(opinions, usable.targets()))
+        return _fitted(data, groups, seed, inner)[0]
 
     def sources(self, data: FusionData, batch: int = 8192) -> list[Source]:
         """One source a stream, then :data:`FUSION`; in batches, so that memory stays flat."""
         with reproducible(0):
             opinions = np.concatenate([self._opinions(data, start, batch) for start in range(0, len(data), batch)])
+        return self.told(opinions, learnable(data, self.arrays))  # a stream that said nothing in training abstains
+
+    def told(self, opinions: np.ndarray, data: FusionData) -> list[Source]:
+        """Opinions float [n, streams, classes] as sources: one a stream, then their weighted sum."""
         logits = (opinions * self.weights[:, None]).sum(1)
-        known = learnable(data, self.arrays)  # a stream that said nothing in training abstains
-        return [*stream_sources(opinions, known), Source(FUSION, FUSION, np.exp(log_softmax(logits)))]
+        return [*stream_sources(opinions, data), Source(FUSION, FUSION, np.exp(log_softmax(logits)))]
 
     def _opinions(self, data: FusionData, start: int, batch: int) -> np.ndarray:
         part = learnable(data.select(np.arange(start, min(start + batch, len(data)))), self.arrays).clip_level()
         return opinions_of(standardise(part, self.arrays), part.present, self.arrays)
+
+
+def _fitted(data: FusionData, groups: Sequence[str], seed: int, inner: int) -> tuple[Judges, np.ndarray]:
+    """Experts of all clips, and their opinions of these clips out of fold: float32 [n, streams, classes]."""
+    with reproducible(seed):
+        scale = fit_standardiser(data)
+        usable = learnable(data, scale).clip_level()
+        fold = inner_folds(data.labels, np.asarray(groups), inner, seed)
+        arrays, opinions = fit_experts(standardise(usable, scale), usable.present, usable.targets(), fold)
+        return Judges(scale | arrays, opinion_weights(opinions, usable.targets())), opinions
 
 
 def digest(sources: Sequence[Source]) -> str:

@@ -18,7 +18,7 @@ from ecmf_lib.fit import ModelSpec
 from ecmf_lib.project import Project
 from ecmf_lib.refine import Refined, Refiner
 from ecmf_lib.samples import FusionData
-from ecmf_lib.self_training import Rounds, SelfTrainer, code, self_train
+from ecmf_lib.self_training import CODE, Rounds, SelfTrainer, self_train
 from ecmf_lib.sources import FAMILY_OF, FUSION, Source, language_model, people, read_source
 from ecmf_lib.study import REFERENCE, Study
 from ecmf_lib.study_clips import middle_frame
@@ -230,10 +230,10 @@ def hidden_labels(
         )
     data, seed = study.data, study.settings.seed
     fold = outer_folds(data, data.speakers, study.settings.folds, seed, study.test_fold)
-    first = fold != max(fold.max(), 0)
-    part, groups = data.select(first), np.asarray(data.speakers)[first]
-    few, apart, rest = Hidden(share, None).split(part, groups, fold_seed(seed, int(fold.max())))
-    trained = self_train(few, apart, rest, seed=fold_seed(seed, int(fold.max())), rounds=rounds, trap=True)
+    last = int(fold.max())
+    part, groups, own = data.select(fold != last), np.asarray(data.speakers)[fold != last], fold_seed(seed, last)
+    few, apart, rest = Hidden(share, None).split(part, groups, own)
+    trained = self_train(few, apart, rest, seed=own, rounds=rounds, trap=True)
     return runs, trained.rounds
 
 
@@ -262,7 +262,7 @@ class Hidden:
 
     def about(self) -> list:
         """What a result depends on."""
-        return ["hidden", 1, self.share, [asdict(self.rounds), code()] if self.rounds else []]
+        return ["hidden", 1, self.share, [asdict(self.rounds), CODE] if self.rounds else []]
 
 
 def pictures_and_words(project: Project, ids: Sequence[str]) -> tuple[list[np.ndarray | None], list[str]]:

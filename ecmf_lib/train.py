@@ -150,7 +150,7 @@ def cross_validate(
     asked = (share, Path(inspect.getfile(predict)).read_text(encoding="utf-8") if predict else "")
     if prepare is not None:
         asked = (*asked, prepare.about())
-    keys = {seed: _key(data, spec, groups, fold, epochs, asked) if folder else "" for seed, fold in folds.items()}
+    keys = {seed: part_key(data, spec, groups, fold, epochs, asked) if folder else "" for seed, fold in folds.items()}
     parts = {task: _part_path(folder, spec, task, keys[task[0]]) for task in tasks}
     done = {task: pd.read_parquet(path) for task, path in parts.items() if path and path.exists()}
     todo = [task for task in tasks if task not in done]
@@ -180,12 +180,25 @@ def _one_fold(data, spec, groups, fold, task, epochs, *, share=1.0, predict=None
         there = np.unique(groups[train])
         drawn = np.random.default_rng(fold_seed(seed, number)).permutation(there)
         train &= np.isin(groups, drawn[: max(2, round(share * len(there)))])
-    part, held_apart, own = data.select(train), groups[train], fold_seed(seed, number)
-    if prepare is not None:
-        part, held_apart = prepare(part, held_apart, seed=own, epochs=epochs)
-    model = fit(part, spec, seed=own, epochs=epochs, groups=held_apart)
+    model = fit_part(data, spec, groups, train, task, epochs, prepare)
     table = (predict or predictions_table)(model, data.select(test), groups[test], seed=seed, fold=number)
     return table.assign(trained_on=int(train.sum()), trained_speakers=len(np.unique(groups[train])))
+
+
+def fit_part(
+    data: FusionData,
+    spec: ModelSpec,
+    groups: np.ndarray,
+    rows: np.ndarray,
+    task: tuple[int, int],
+    epochs: int,
+    prepare: Preparation | None = None,
+) -> Fitted:
+    """The model of one training part: the clips at `rows` (bool [n]), prepared first, with the seed of (seed, fold)."""
+    part, apart, own = data.select(rows), groups[rows], fold_seed(*task)
+    if prepare is not None:
+        part, apart = prepare(part, apart, seed=own, epochs=epochs)
+    return fit(part, spec, seed=own, epochs=epochs, groups=apart)
 
 
 def predictions_table(
@@ -213,7 +226,7 @@ def fold_seed(seed: int, fold: int) -> int:
     return int(np.random.SeedSequence([seed, fold]).generate_state(1)[0])
 
 
-def _key(
+def part_key(
     data: FusionData, spec: ModelSpec, groups: list[str], fold: np.ndarray, epochs: int, asked: tuple = (1.0, "")
 ) -> str:
     """What a stored part depends on, code and library versions included: 16 hex digits."""
@@ -222,14 +235,15 @@ def _key(
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _slug(spec: ModelSpec) -> str:
+def slug(spec: ModelSpec) -> str:
+    """The model's name as a part of file names."""
     return re.sub(r"[^\w.-]+", "_", spec.name)
 
 
 def _part_path(folder: Path | None, spec: ModelSpec, task: tuple[int, int], key: str) -> Path | None:
     if folder is None:
         return None
-    return Path(folder) / f"{_slug(spec)}-{key}-seed{task[0]}-fold{task[1]}.parquet"
+    return Path(folder) / f"{slug(spec)}-{key}-seed{task[0]}-fold{task[1]}.parquet"
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:

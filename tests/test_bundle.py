@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from fusion_clips import CLASSES, NEURAL, changed, clips
 
-from ecmf_lib import bundle as training
-from ecmf_lib import bundle_files, evaluate
+from ecmf_lib import bundle_files, evaluate, train
 from ecmf_lib.bundle import Bundle, BundleError, encoders_of, train_bundle
 from ecmf_lib.fit import ModelSpec
 
@@ -80,8 +79,8 @@ def test_many_clips_are_predicted_in_blocks_and_all_the_same(data, made, monkeyp
 
 
 def test_a_clip_is_scored_by_members_that_did_not_train_on_its_speaker(data, monkeypatch):
-    parts, real = [], training.fit
-    monkeypatch.setattr(training, "fit", lambda part, *a, **k: parts.append(part) or real(part, *a, **k))
+    parts, real = [], train.fit
+    monkeypatch.setattr(train, "fit", lambda part, *a, **k: parts.append(part) or real(part, *a, **k))
     bundle, out_of_fold = trained(data)
     assert len(bundle.models) == len(parts) == 4
     used = {clip for part in parts for clip in part.ids}
@@ -116,8 +115,8 @@ def test_shuffled_labels_promise_no_more_than_chance(data, rng):
 
 def test_clips_of_a_published_test_part_train_nobody_and_give_the_expected_score(data, monkeypatch):
     test_fold = np.where(np.arange(len(data)) < 24, 0, -1)
-    parts, real = [], training.fit
-    monkeypatch.setattr(training, "fit", lambda part, *a, **k: parts.append(part) or real(part, *a, **k))
+    parts, real = [], train.fit
+    monkeypatch.setattr(train, "fit", lambda part, *a, **k: parts.append(part) or real(part, *a, **k))
     bundle, out_of_fold = trained(data, test_fold=test_fold)
     tested = set(data.ids[:24])
     assert all(not tested & set(part.ids) for part in parts) and not tested & set(out_of_fold["id"])
@@ -162,8 +161,8 @@ def test_finished_members_are_read_again_and_damaged_ones_trained_again(data, tm
     assert len(kept) == 4
     weights = kept[2] / "members/00/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-3])
-    calls, real = [], training.fit
-    monkeypatch.setattr(training, "fit", lambda *a, **k: calls.append(a) or real(*a, **k))
+    calls, real = [], train.fit
+    monkeypatch.setattr(train, "fit", lambda *a, **k: calls.append(a) or real(*a, **k))
     again, _ = trained(data, folder=tmp_path)
     assert len(calls) == 1
     np.testing.assert_array_equal(first.predict(data)[0], again.predict(data)[0])

@@ -382,7 +382,7 @@ def test_finished_folds_are_read_back_and_the_rest_is_done(rng, tmp_path, monkey
 def test_stored_folds_are_not_used_for_anything_else(rng, tmp_path):
     data = clips(rng)
     keys = {
-        train._key(*version)
+        train.part_key(*version)
         for groups in [list(data.speakers)]
         for fold in [np.zeros(96, int)]
         for version in (
