@@ -1,7 +1,7 @@
 """One row of the table of ``make bench``: what was measured, ours, and the rival or bound of the same run.
 
-A benchmark calls :func:`record` once. Run by itself it prints its rows; run by ``make bench`` (``benchmarks/all.py``) it
-also leaves them as JSON where the environment variable ``ECMF_BENCH_ROWS`` says.
+A benchmark calls :func:`record` once. Run by itself it prints its rows; run by ``make bench`` (``benchmarks/bench.py``)
+it also leaves them as JSON where the environment variable ``ECMF_BENCH_ROWS`` says.
 """
 
 from __future__ import annotations
