@@ -13,7 +13,7 @@ FETCH    = $(if $(filter-out light,$(PROFILE)),$(if $(findstring --encoder,$(ARG
 # slow to make; the files keep their order, in which tests/conftest.py has put the longest first.
 PARALLEL = -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup reports test lint lab bench lock clean
+.PHONY: help setup reports test lint lab bench lock licences audit clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -48,6 +48,16 @@ bench: setup  ## speed and memory, each next to the bound it is measured against
 lock:  ## refresh requirements.lock from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+
+licences: setup  ## list the licence of every locked package in docs/licences.md
+	$(BIN)/python tools/licences.py
+
+# in an environment of its own inside .venv: what looks for holes adds none to what it looks at. --strict: a package that
+# could not be looked up (no network, another index) is a failure, not a pass
+audit: setup  ## look up known vulnerabilities of the locked packages (needs the network)
+	@test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && \
+	  .venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	.venv/audit/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off --requirement requirements.lock
 
 clean:  ## remove what was generated (not .venv, not the tracked reports)
 	rm -rf data/demo data/store data/cache data/state .pytest_cache .ruff_cache
