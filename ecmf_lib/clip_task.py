@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,26 @@ class Job:
     clip: Clip
     pairs: dict[str, Pair]  # part (stream or FACTS) → identity of its row
     chunk: int  # number of the stretch of the manifest
+
+
+def died(job: Job, how: object) -> dict[str, Result]:
+    """The results of a clip whose process ended on it, also when it was tried alone; `how` says in what way."""
+    reason = (
+        f"worker process died while decoding or encoding this clip, also when tried alone ({how}): out of "
+        "memory, or a crash in a decoder or encoder; look at the file, then extract with retry_failed"
+    )
+    return {part: (Row(pair, FAILED, reason), None) for part, pair in job.pairs.items()}
+
+
+def to_models(
+    pairs: Mapping[str, Sequence[Pair]], new: Mapping[str, Mapping[Pair, Result]]
+) -> dict[str, list[tuple[Pair, Prepared]]]:
+    """What models still have to run, part by part, in manifest order: batches must not depend on who was first."""
+    found = {}
+    for part, of_part in new.items():
+        values = [(pair, of_part[pair][1]) for pair in pairs[part] if pair in of_part]
+        found[part] = [(pair, value) for pair, value in values if isinstance(value, Prepared)]
+    return {part: waiting for part, waiting in found.items() if waiting}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from ecmf_lib.clip_task import FACTS, MEDIA, ClipTask, Job, Result
+from ecmf_lib.clip_task import FACTS, MEDIA, ClipTask, Job, Result, died, to_models
 from ecmf_lib.encoders.base import Encoder
 from ecmf_lib.encoders.model import Prepared
 from ecmf_lib.faces import Detector
@@ -35,7 +35,6 @@ from ecmf_lib.shards import (
     FAILED,
     FileDigests,
     Pair,
-    Row,
     SetWriter,
     StoreError,
     digest_of,
@@ -221,12 +220,8 @@ class _Chunk:
     new: dict[str, dict[Pair, Result]] = field(default_factory=dict)
 
     def for_models(self) -> dict[str, list[tuple[Pair, Prepared]]]:
-        """What models still have to run, part by part, in manifest order: batches must not depend on who was first."""
-        found = {}
-        for part, new in self.new.items():
-            values = [(pair, new[pair][1]) for pair in self.pairs[part] if pair in new]
-            found[part] = [(pair, value) for pair, value in values if isinstance(value, Prepared)]
-        return {part: waiting for part, waiting in found.items() if waiting}
+        """What models still have to run, part by part."""
+        return to_models(self.pairs, self.new)
 
 
 class _Run:
@@ -345,11 +340,7 @@ class _Run:
     def receive(self, job: Job, results: dict[str, Result] | Died) -> None:
         """Take the results of one clip; with the last one of its chunk, write the shards."""
         if isinstance(results, Died):
-            reason = (
-                f"worker process died while decoding or encoding this clip, also when tried alone ({results}): out of "
-                "memory, or a crash in a decoder or encoder; look at the file, then extract with retry_failed"
-            )
-            results = {part: (Row(pair, FAILED, reason), None) for part, pair in job.pairs.items()}
+            results = died(job, results)
         chunk = self.open[job.chunk]
         for part, result in results.items():
             chunk.new.setdefault(part, {})[job.pairs[part]] = result

@@ -22,12 +22,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from stat import S_ISREG
 from typing import NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 DONE, MISSING, FAILED = "done", "missing", "failed"
 
@@ -96,7 +97,7 @@ def write_file(path: Path, content: bytes, scratch: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch.mkdir(parents=True, exist_ok=True)
-        growing = scratch / f"{os.getpid()}-{path.name}"
+        growing = scratch / f"{uuid4().hex[:8]}-{path.name}"  # several machines may write the same file
         try:
             with open(growing, "wb") as file:
                 file.write(content)
@@ -144,6 +145,42 @@ def pack_shard(rows: Sequence[Row], steps: np.ndarray | None) -> bytes:
     digest = hashlib.sha256(b"" if steps is None else tensors["features"].tobytes()).hexdigest()
     # one metadata entry only: safetensors writes several in an order that changes from run to run
     return save(tensors, metadata={"ecmf": json.dumps({"rows": listed, "sha256": digest}, ensure_ascii=False)})
+
+
+def unpack_shard(content: bytes, name: str) -> np.ndarray:
+    """Features in the content of a shard file, [steps, dim]; the inverse of :func:`pack_shard`.
+
+    Raises
+    ------
+    StoreError
+        If the content is torn or no shard.
+    """
+    try:
+        return load(content)["features"]
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise StoreError(f"{name}: damaged shard ({error}); delete it and extract again") from None
+
+
+def join_rows(
+    pairs: Sequence[Pair], found: Mapping[Pair, tuple[Row, np.ndarray | None]], dim: int | None
+) -> tuple[list[Row], np.ndarray | None]:
+    """Rows and features of a shard from those of its clips: each row gets its place in the tensor.
+
+    Parameters
+    ----------
+    dim : int or None
+        Numbers in one step; None for rows that only carry facts.
+    """
+    rows, parts, offset = [], [], 0
+    for pair in pairs:
+        row, steps = found[pair]
+        length = 0 if steps is None else len(steps)
+        rows.append(replace(row, offset=offset if length else 0, length=length))
+        parts += [steps] if length else []
+        offset += length
+    if dim is None:
+        return rows, None
+    return rows, np.concatenate(parts) if parts else np.zeros((0, dim), np.float32)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -227,6 +264,11 @@ class SetWriter:
             self._describe()  # so that what is done can be read before the run is over
 
     @property
+    def dim(self) -> int | None:
+        """Numbers in one step; None for a ledger."""
+        return None if self._about is None else self._about["dim"]
+
+    @property
     def ids(self) -> set[str]:
         """Clips of which there is a row, whatever its key."""
         return {pair.id for pair in self._where}
@@ -234,6 +276,10 @@ class SetWriter:
     def row(self, pair: Pair) -> Row | None:
         """What is stored for this pair, if anything."""
         return self._rows[self._where[pair]][pair] if pair in self._where else None
+
+    def place(self, pair: Pair) -> tuple[str, Row]:
+        """Shard file and row of what is stored for this pair; KeyError if nothing is."""
+        return self._where[pair], self._rows[self._where[pair]][pair]
 
     def has_chunk(self, pairs: Sequence[Pair]) -> bool:
         """Whether all of these rows are stored where they belong."""
@@ -248,15 +294,14 @@ class SetWriter:
 
     def write_chunk(self, pairs: Sequence[Pair], new: Mapping[Pair, tuple[Row, np.ndarray | None]]) -> None:
         """Write the shard of these rows; what is not in `new` is copied from where it is stored now."""
-        rows, parts, offset = [], [], 0
-        for pair in pairs:
-            row, steps = new[pair] if pair in new else self._stored(pair)
-            length = 0 if steps is None else len(steps)
-            rows.append(replace(row, offset=offset if length else 0, length=length))
-            parts += [steps] if length else []
-            offset += length
+        found = {pair: new[pair] if pair in new else self._stored(pair) for pair in pairs}
+        rows, steps = join_rows(pairs, found, self.dim)
+        write_file(self._shards / shard_name(pairs), pack_shard(rows, steps), self._scratch)
+        self.adopt(pairs, rows)
+
+    def adopt(self, pairs: Sequence[Pair], rows: Sequence[Row]) -> None:
+        """Count the shard of these rows as written; it is there already (another machine may have written it)."""
         name = shard_name(pairs)
-        write_file(self._shards / name, pack_shard(rows, self._join(parts)), self._scratch)
         self._changed = True
         self._rows[name] = {row.pair: row for row in rows}
         self._where |= dict.fromkeys(pairs, name)
@@ -278,11 +323,6 @@ class SetWriter:
             return row, None
         with safe_open(self._shards / self._where[pair], "numpy") as file:
             return row, file.get_slice("features")[row.offset : row.offset + row.length]
-
-    def _join(self, parts: list[np.ndarray]) -> np.ndarray | None:
-        if self._about is None:
-            return None
-        return np.concatenate(parts) if parts else np.zeros((0, self._about["dim"]), np.float32)
 
     def _others(self, ids: set[str]) -> list[Pair]:
         """Rows of clips that this run does not know: those the index counts, else any (a first run not finished)."""

@@ -298,5 +298,5 @@ class FeatureStore:
             file.write(str(os.getpid()))
             file.flush()
             for left in self.scratch.glob("*"):  # of a process that was killed while it wrote
-                left.unlink()
+                left.unlink(missing_ok=True)
             yield
