@@ -266,4 +266,6 @@ def _explain(model: type[Settings], problem: dict) -> str:
     name = ".".join([field, *inside])
     if problem["type"] == "extra_forbidden":
         return f"{name}: unknown; this notebook takes {', '.join(model.model_fields)}"
+    if field == "llm":  # what somebody wrote there may be an address or a key
+        return f"{name}: {problem['msg']} ({model.model_fields[field].description})"
     return f"{name} = {problem['input']!r}: {problem['msg']} ({model.model_fields[field].description})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import re
@@ -14,7 +15,7 @@ import httpx2
 import openai
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from ecmf_lib.enrich_address import check_address
+from ecmf_lib.enrich_address import check_address, without_address
 from ecmf_lib.enrich_prompt import EnrichError
 from ecmf_lib.enrich_talk import Reply, Request
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _AGAIN = {408, 409, 425, 429}  # and every 5xx: may well go through a moment later
 _HOPELESS = {401, 403, 404, 405}  # the same for every clip: the key, the model's name or the address is wrong
+#: Loggers that write every request's address, and with OPENAI_LOG=debug what was said, to whoever listens.
+_TALKATIVE = ("openai", "httpx2", "httpcore2", "httpx", "httpcore")
 _UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout)
 
 
@@ -37,6 +40,8 @@ class Line:
 
     def __init__(self, enricher: LLMEnricher):
         self._to = enricher
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
         here = check_address(enricher.base_url, allow_remote=enricher.allow_remote)
         self._key = _key(enricher.key_variable)
         self._body = enricher.body
@@ -74,7 +79,7 @@ class Line:
                     await asyncio.sleep(self._wait(attempt, error, chance))
         if unreachable:
             raise EnrichError(
-                f"{self._to.base_url}: no server there ({trouble}); start one, or set replay=True to use what is "
+                f"no server there, at base_url ({trouble}); start one, or set replay=True to use what is "
                 f"in the cache. {self._answered} answers of this run are kept, the next run goes on from there"
             )
         return Reply(failure=f"{self._to.attempts} attempts failed, the last one: {trouble}")
@@ -107,7 +112,7 @@ class Line:
         if redirect or (error.status_code in _HOPELESS and not self._answered):
             what = "redirects to another address, which is not followed" if redirect else "refuses every request"
             raise EnrichError(
-                f"{self._to.base_url}: the server {what} ({trouble}); check the address, "
+                f"the server of base_url {what} ({trouble}); check the address, "
                 f"the model's name '{self._to.model}' and the key in ${self._to.key_variable}"
             ) from None
 
@@ -120,7 +125,7 @@ class Line:
         return min(wait, self._to.longest_wait)
 
     def _explain(self, error: Exception) -> str:
-        """An error in words, without the key."""
+        """An error in words, without the key and the address."""
         if isinstance(error, openai.APITimeoutError | TimeoutError):
             return f"no answer within {self._to.timeout:g} s"
         if isinstance(error, openai.APIStatusError):
@@ -129,7 +134,8 @@ class Line:
             text = f"the connection broke, {error.__cause__ or error}"
         else:
             text = str(error)
-        return text.replace(self._key, "***")[:200] if self._key else text[:200]
+        text = text.replace(self._key, "***") if self._key else text
+        return without_address(text, self._to.base_url)[:200]
 
 
 def _key(variable: str) -> str:

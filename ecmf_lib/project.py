@@ -6,6 +6,7 @@ everything is there, whether it was made a moment ago or last week.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import platform
@@ -31,6 +32,7 @@ from ecmf_lib.enriching import MEASURES, enriched_corpus, make_enricher, reader_
 from ecmf_lib.extract import extract, imported_ledger
 from ecmf_lib.faces import INSIGHTFACE_PACKS, Detector, get_detector
 from ecmf_lib.interchange import import_arrays, import_npz
+from ecmf_lib.review_csv import guarded_table
 from ecmf_lib.samples import FusionData
 from ecmf_lib.store import FeatureSet, FeatureStore
 
@@ -295,13 +297,22 @@ class Results:
     def table(self, frame: pd.DataFrame, name: str, *, columns: list[str] | None = None) -> Styler:
         """Write a small table as csv, numbers to 6 digits; gives it back for the cell to show.
 
+        In the file, a text that a spreadsheet program would run has an apostrophe before it
+        (:func:`ecmf_lib.review_csv.guarded_table`).
+
         Parameters
         ----------
         columns : list of str, optional
             The ones to show; all are written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(self.folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+        guarded = guarded_table(frame)
+        # Python's csv leaves a carriage return outside quotes, where it ends the row
+        split = guarded.map(lambda value: isinstance(value, str) and "\r" in value).any(axis=None)
+        quoting = csv.QUOTE_ALL if split else csv.QUOTE_MINIMAL
+        guarded.to_csv(
+            self.folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n", quoting=quoting
+        )
         return readable(frame if columns is None else frame[columns], name)
 
     def predictions(self, frame: pd.DataFrame, name: str = "predictions") -> Path:

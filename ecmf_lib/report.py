@@ -25,6 +25,7 @@ from papermill.exceptions import PapermillExecutionError
 from pygments.formatters import HtmlFormatter
 
 from ecmf_lib.config import NOTEBOOKS, REPO, cache_dir, check_parameters
+from ecmf_lib.enrich_address import without_address
 
 SOURCES = REPO / "notebooks"
 LIBRARY = REPO / "ecmf_lib"
@@ -121,6 +122,9 @@ def execute(name: str, output: Path, parameters: dict) -> Outcome:
     notebook = nbformat.read(target if target.is_file() else SOURCES / f"{name}.ipynb", as_version=4)
     error = _where(notebook, failure) if failure else ""
     _scrub(notebook)
+    if address := parameters.get("llm", {}).get("base_url"):  # it stands among the parameters
+        notebook = nbformat.reads(without_address(nbformat.writes(notebook), address), as_version=4)
+        error = without_address(error, address)
     nbformat.write(notebook, target)
     (output / f"{name}.html").write_text(render(notebook, name, error), encoding="utf-8")
     return Outcome(name, "failed" if failure else "done", error)
@@ -199,8 +203,11 @@ def _anonymous(text: str) -> str:
     return text.replace(f"{Path.home()}{os.sep}", f"~{os.sep}") if len(Path.home().parts) > 1 else text
 
 
+#: No script, frame, form or request, whatever a page should come to hold: escaping is the first wall, this the second.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{title}</title><style>{style}</style></head>
 <body><main>{body}</main></body></html>
 """
@@ -209,7 +216,7 @@ _PAGE = """<!DOCTYPE html>
 def _page(title: str, body: str) -> str:
     css = (LIBRARY / "report.css").read_text(encoding="utf-8")
     style = css + HtmlFormatter(style="default").get_style_defs(".highlight")
-    return _PAGE.format(title=html.escape(title), style=style, body=body)
+    return _PAGE.format(title=html.escape(title), policy=POLICY, style=style, body=body)
 
 
 def render(notebook, name: str, error: str = "") -> str:

@@ -1,12 +1,15 @@
-"""Csv files that go through a spreadsheet program and come back: nothing in them is run, and ids stay as they are."""
+"""Csv files that are opened in a spreadsheet program: nothing in them is run, and what comes back is what was meant."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from ecmf_lib.tables import CorpusError, decode_text
 
@@ -45,6 +48,35 @@ def unguarded(text: str, *, name: bool = False) -> str:
     if name:
         text = _CONVERTED.sub(lambda found: found[1][1:], text)
     return _FORMULA.sub(lambda found: f"{found[1]}{found[2]}{found[3][1:]}", text)
+
+
+def guarded_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table whose texts, names of columns among them, are :func:`guarded`; numbers stay numbers."""
+    return _each_text(frame, guarded)
+
+
+def unguarded_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table that :func:`guarded_table` was given, as it was read from a csv."""
+    return _each_text(frame, unguarded)
+
+
+def _each_text(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    columns = [
+        column
+        if is_numeric_dtype(column)
+        else pd.Series(
+            [change(v) if isinstance(v, str) else v for v in column], column.index, dtype=_open(column.dtype)
+        )
+        for _, column in frame.items()
+    ]
+    changed = pd.concat(columns, axis=1) if columns else frame.copy()
+    changed.columns = [change(name) if isinstance(name, str) else name for name in frame.columns]
+    return changed
+
+
+def _open(dtype: object) -> object:
+    """A kind of column that takes any text: a category takes those alone that it knows."""
+    return object if isinstance(dtype, pd.CategoricalDtype) else dtype
 
 
 def write_cells(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -74,6 +74,8 @@ def report(
         _say_ledger(project)
         if project.settings.enricher in ("llm", "local"):  # asked once: all notebooks then show the same answers
             parameters["llm"] = parameters["llm"] | {"replay": True}
+            if "base_url" in parameters["llm"]:  # parameters stand in the pages, and nothing is sent from here on
+                parameters["llm"]["base_url"] = "not shown"
         wanted = _applicable(wanted, project)
         outcomes = run_notebooks(
             target, parameters, notebooks=wanted, data_key=_data_key(project, target), force=force, say=typer.echo

@@ -20,6 +20,7 @@ from joblib.externals.loky import get_reusable_executor
 from ecmf_lib.config import FuseSettings, SettingsError, cache_dir
 from ecmf_lib.members import OFFICIAL, OFFICIAL_EPOCHS
 from ecmf_lib.project import Project
+from ecmf_lib.review_csv import unguarded_table
 from ecmf_lib.samples import FusionData
 from ecmf_lib.train import Fitted, ModelSpec, cross_validate, fit, outer_folds
 from ecmf_lib.workers import usable_cores
@@ -328,7 +329,7 @@ def across_corpora(output: Path, here: pd.DataFrame, name: str) -> pd.DataFrame:
     """
     tables = {name: here.assign(corpus=name)}
     for run, path in beside(output).items():
-        table = pd.read_csv(path)
+        table = unguarded_table(pd.read_csv(path))
         corpus = table["corpus"].iloc[0] if "corpus" in table else run
         tables.setdefault(corpus, table.assign(corpus=corpus))
     columns = ["corpus", "model", "weighted_f1", "low", "high"]

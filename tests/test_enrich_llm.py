@@ -207,8 +207,9 @@ def test_no_server_ends_the_run_and_says_so():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     enricher = LLMEnricher(f"http://127.0.0.1:{port}/v1", "m", attempts=2, first_wait=0.01)
-    with pytest.raises(EnrichError, match=rf"127\.0\.0\.1:{port}.*no server there.*replay=True"):
+    with pytest.raises(EnrichError, match=r"no server there.*replay=True") as caught:
         enrich(clips(3), enricher, cache=None, progress=False)
+    assert str(port) not in str(caught.value), "messages end in notebooks and logs"
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
