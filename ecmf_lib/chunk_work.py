@@ -66,11 +66,15 @@ class ChunkWork:
 
 @dataclass(frozen=True)
 class ChunkDone:
-    """What a machine answers: the rows of the shards that now exist, or what went wrong for all clips alike."""
+    """What a machine answers: the rows of the shards that now exist, or what went wrong for all clips alike.
+
+    `lost` says that nothing was done, as the machine's process died on this chunk again and again.
+    """
 
     number: int
     rows: dict[str, list[Row]] = field(default_factory=dict)
     trouble: Exception | None = None
+    lost: bool = False
 
 
 class ChunkDecoder:

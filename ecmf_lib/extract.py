@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Where the work is done.
+ENGINES = ("local", "ray")
+
 #: Workers stand back a little behind a model on the same cores: its threads wait for each other, so what is taken from
 #: one of them is lost twice. 3 gave as many clips/s as 10 and a third more than 0, and does not starve workers on a
 #: machine that others use as well.
@@ -74,6 +77,8 @@ def extract(
     shard_size: int = 32,
     retry_failed: bool = False,
     device: str = "auto",
+    engine: str = "local",
+    share: str = "",
 ) -> pd.DataFrame:
     """Features of every clip of a corpus.
 
@@ -101,6 +106,11 @@ def extract(
         Try clips again that failed with the same content and the same settings.
     device : str
         Where pre-trained models run; "auto" takes a GPU if there is one.
+    engine : {"local", "ray"}
+        This machine, or the nodes of a Ray cluster (see :mod:`ecmf_lib.cluster`). The store is the same either way, and
+        a run of one can be finished by the other.
+    share : str
+        With "ray": URL of a copy of the store that all nodes reach; empty if they share the store's folder.
 
     Returns
     -------
@@ -122,12 +132,21 @@ def extract(
         If the weights of a model or the device are missing or unfit: before any clip is decoded.
     ModelError
         If a model fails on every clip.
+    ClusterError
+        If Ray is not there, or keeps losing the same work.
     """
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     _check(corpus, encoders, detector, n_frames, workers, shard_size)
+    if engine not in ENGINES or (share and engine != "ray"):
+        raise ValueError(f"engine '{engine}', share '{share}': engines are {', '.join(ENGINES)}; a share is for ray")
     task = ClipTask(dict(encoders), detector, n_frames, str(corpus.root))
+    if engine == "ray":
+        from ecmf_lib.cluster import extract_on_ray
+
+        how = {"shard_size": shard_size, "retry_failed": retry_failed, "device": device, "progress": progress}
+        return extract_on_ray(corpus, store, task, share=share, **how)
     with store.locked(), closing(ModelStage(encoders, device)) as models:
-        run = _Run(corpus, store, task, models, shard_size, retry_failed)
+        run = Run(corpus, store, task, models, shard_size, retry_failed)
         nice = NICE if models.device == "cpu" else 0
         with tqdm(total=len(corpus), desc=corpus.name, unit="clip", disable=not progress) as run.bar:
             with closing(run_jobs(run.jobs(), task, workers=workers or usable_cores(), nice=nice)) as answers:
@@ -224,7 +243,7 @@ class _Chunk:
         return to_models(self.pairs, self.new)
 
 
-class _Run:
+class Run:
     """Keeps the account of one extraction: what is stored, what is under way, what is still to do."""
 
     def __init__(

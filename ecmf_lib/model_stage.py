@@ -135,6 +135,28 @@ class ModelStage:
         return number, {stream: run_clips(self._encoders[stream], clips) for stream, clips in prepared.items()}
 
 
+class RemoteModels(ModelStage):
+    """Stands for models that run on other machines: knows of them, loads none.
+
+    Parameters
+    ----------
+    encoders : mapping
+        Stream → encoder.
+    device : str
+        What they run on there.
+    """
+
+    def __init__(self, encoders: Mapping[str, Encoder], device: str):
+        super().__init__(encoders, "cpu")  # this machine need not have the device
+        self.device = device
+
+    def ready(self, streams: Sequence[str]) -> list[str]:
+        """The streams of these that were not named before."""
+        new = [stream for stream in streams if stream in self._encoders and stream not in self._ready]
+        self._ready.update(new)
+        return list(dict.fromkeys(new))
+
+
 def run_clips(encoder: ModelEncoder, clips: Sequence[Prepared]) -> Answers:
     """Features of clips, or what went wrong, one a clip. If all at once fail, each is tried alone.
 

@@ -264,6 +264,11 @@ class SetWriter:
             self._describe()  # so that what is done can be read before the run is over
 
     @property
+    def folder(self) -> Path:
+        """Folder of the set."""
+        return self._folder
+
+    @property
     def dim(self) -> int | None:
         """Numbers in one step; None for a ledger."""
         return None if self._about is None else self._about["dim"]
@@ -359,12 +364,34 @@ class FileDigests:
             lines = memory.read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError):
             lines = []
+        self._learn(lines)
+
+    def _learn(self, lines: Iterable[str]) -> None:
         for line in lines:
             try:
                 path, *known = json.loads(line)
                 self._known[path] = known
             except (ValueError, TypeError):
                 continue
+
+    def knows(self, path: Path) -> bool:
+        """Whether the digest is remembered and the file looks unchanged: no need to read it."""
+        try:
+            stat = os.stat(path)
+        except OSError:
+            return True  # there is nothing to read
+        known = self._known.get(str(path))
+        return bool(known) and known[:-1] == [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+    @property
+    def new(self) -> list[str]:
+        """What was found out and is not saved yet, as lines for :meth:`add`."""
+        return list(self._new)
+
+    def add(self, lines: Sequence[str]) -> None:
+        """Remember what :attr:`new` gave on another machine, whose files are the same ones."""
+        self._learn(lines)
+        self._new += lines
 
     def of(self, path: Path) -> str:
         """sha256 of the content; for what is not there or cannot be read, a text that says so."""
