@@ -7,25 +7,22 @@ refused. A clip whose features cannot be used is recorded with the reason and do
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from ecmf_lib.shards import DONE, MISSING, Pair, Row, SetWriter, StoreError, digest_of, slug
+from ecmf_lib.bulk import Block, Read, joined, write_set
+from ecmf_lib.shards import StoreError, slug
 from ecmf_lib.store import FeatureSet, FeatureStore, describe_set
 
 LEVELS = {"UTT": "clip", "FRA": "frame"}  # the baseline's word → ours
-_SHARD_SIZE = 256  # clips
 _NOT_STATED = "not stated"
-
-_Read = Callable[[str], tuple[np.ndarray | None, str]]  # clip → features or the reason there are none
 
 
 def import_arrays(
@@ -69,16 +66,15 @@ def import_arrays(
     made = {}
     with store.locked():
         for stream, given in streams.items():
-            level, arrays = _as_steps(given, stream, len(ids))
-            place = {id: number for number, id in enumerate(ids)}
+            level, dim, read = _reader(given, stream, len(ids))
             made[stream] = _write_set(
                 store,
                 ids,
-                lambda id, arrays=arrays, place=place: _usable(arrays[place[id]]),
+                read,
                 stream=stream,
                 encoder=source,
                 level=level,
-                dim=arrays[0].shape[-1],
+                dim=dim,
                 licence=licence,
                 corpus={"name": corpus_name, "fingerprint": corpus_fingerprint, "clips": len(ids)},
             )
@@ -193,7 +189,7 @@ def import_npy_folder(
         return _write_set(
             store,
             ids,
-            lambda id: _read_npy(folder, id, level, dim),
+            lambda start, stop: joined([_read_npy(folder, id, level, dim) for id in ids[start:stop]], dim),
             stream=stream,
             encoder=encoder or name,
             level=level,
@@ -244,24 +240,8 @@ def export_npy_folder(features: FeatureSet, folder: str | Path, level: str = "UT
     return target
 
 
-def _write_set(store: FeatureStore, ids: Sequence[str], read: _Read, **about) -> FeatureSet:
-    """Write all shards of an imported set; the caller holds the lock. Shards that are there already stay."""
-    described = describe_set(settings={"imported": True}, **about)
-    folder = store.folder(described["name"])
-    writer = SetWriter(folder, store.scratch, ids, described, keep_others=False)
-    pairs: list[Pair] = []
-    for start in range(0, len(ids), _SHARD_SIZE):
-        rows = {}
-        for id in ids[start : start + _SHARD_SIZE]:
-            steps, reason = read(id)
-            content = hashlib.sha256(b"" if steps is None else steps.tobytes()).hexdigest()
-            pair = Pair(id, digest_of(content, reason, str(getattr(steps, "dtype", "")))[:32])
-            rows[pair] = (Row(pair, MISSING if reason else DONE, reason), steps)
-        if not writer.has_chunk(list(rows)):
-            writer.write_chunk(list(rows), rows)
-        pairs += rows
-    writer.finish(pairs)
-    return FeatureSet(folder)
+def _write_set(store: FeatureStore, ids: Sequence[str], read: Read, **about) -> FeatureSet:
+    return write_set(store, ids, read, describe_set(settings={"imported": True}, **about))
 
 
 def _checked_ids(ids: Sequence[str], source: str) -> list[str]:
@@ -274,18 +254,31 @@ def _checked_ids(ids: Sequence[str], source: str) -> list[str]:
     return ids
 
 
-def _as_steps(given: np.ndarray | Sequence[np.ndarray], stream: str, count: int) -> tuple[str, list[np.ndarray]]:
-    """Level, and for every clip its rows [t, dim]."""
+def _reader(given: np.ndarray | Sequence[np.ndarray], stream: str, count: int) -> tuple[str, int, Read]:
+    """Level, dimension, and what reads the features of some clips."""
     level = "clip" if isinstance(given, np.ndarray) else "frame"
     if level == "clip" and given.ndim != 2:
         raise StoreError(f"stream '{stream}': array of shape {given.shape}; expected [clips, dim]")
     if len(given) != count:
         raise StoreError(f"stream '{stream}': {len(given)} rows for {count} ids; expected one for each, in order")
-    arrays = [_as_float(row, f"stream '{stream}'") for row in (given[:, None] if level == "clip" else given)]
+    what = f"stream '{stream}'"
+    arrays = [_as_float(steps, what) for steps in ([given[:1]] if level == "clip" else given)]
     shapes = Counter(array.shape[1:] for array in arrays)
     if len(shapes) != 1 or arrays[0].ndim != 2 or not arrays[0].shape[1]:
-        raise StoreError(f"stream '{stream}': time steps of shapes {sorted(shapes)}; expected [t, dim], one dim")
-    return level, arrays
+        raise StoreError(f"{what}: time steps of shapes {sorted(shapes)}; expected [t, dim], one dim")
+    dim = arrays[0].shape[1]
+    if level == "clip":
+        return level, dim, lambda start, stop: _vectors(_as_float(given[start:stop], what))
+    return level, dim, lambda start, stop: joined([_usable(steps) for steps in arrays[start:stop]], dim)
+
+
+def _vectors(array: np.ndarray) -> Block:
+    """The usable rows of a float array [n, dim], one vector a clip; not copied if that is all of them."""
+    finite = np.isfinite(array).all(axis=1)
+    if finite.all():
+        return Block(array, [1] * len(array), [""] * len(array))
+    reasons = [_usable(row[None])[1] for row in array]
+    return Block(array[finite], finite.astype(int).tolist(), reasons)
 
 
 def _as_float(array: np.ndarray, what: str) -> np.ndarray:

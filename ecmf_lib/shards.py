@@ -28,7 +28,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load, save
+from safetensors.numpy import load
+
+_DTYPES = {np.float16: "F16", np.float32: "F32", np.float64: "F64"}  # the format's names
 
 DONE, MISSING, FAILED = "done", "missing", "failed"
 
@@ -79,11 +81,13 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:48] or "unnamed"
 
 
-def write_file(path: Path, content: bytes, scratch: Path) -> None:
+def write_file(path: Path, content: bytes | Sequence[bytes | memoryview], scratch: Path) -> None:
     """Write a file so that, whatever happens, the old content, the new content or nothing is there.
 
     Parameters
     ----------
+    content : bytes, or sequence of bytes and memoryviews of bytes
+        All of it, or parts that follow each other.
     scratch : Path
         Folder on the same file system in which the content grows before it is renamed.
 
@@ -92,7 +96,8 @@ def write_file(path: Path, content: bytes, scratch: Path) -> None:
     StoreError
         If the disk is full or the folder cannot be written.
     """
-    if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+    parts = [content] if isinstance(content, bytes) else content
+    if path.is_file() and path.stat().st_size == sum(map(len, parts)) and path.read_bytes() == b"".join(parts):
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +105,7 @@ def write_file(path: Path, content: bytes, scratch: Path) -> None:
         growing = scratch / f"{uuid4().hex[:8]}-{path.name}"  # several machines may write the same file
         try:
             with open(growing, "wb") as file:
-                file.write(content)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(growing, path)
@@ -132,19 +137,44 @@ def shard_name(pairs: Sequence[Pair]) -> str:
 
 
 def pack_shard(rows: Sequence[Row], steps: np.ndarray | None) -> bytes:
-    """The content of a shard file.
+    """The content of a shard file, see :func:`shard_parts`."""
+    listed = [[*row.pair, row.state, row.reason, row.offset, row.length, row.facts] for row in rows]
+    return b"".join(shard_parts(listed, steps, features_digest(steps)))
+
+
+def shard_parts(listed: Sequence[Sequence], steps: np.ndarray | None, digest: str) -> list[bytes | memoryview]:
+    """The content of a shard file in parts that follow each other; the features are not copied.
+
+    The bytes are those of :func:`safetensors.numpy.save`, which would copy the features twice.
 
     Parameters
     ----------
-    rows : sequence of Row
+    listed : sequence of sequences
+        Rows: id, key, state, reason, offset, length, facts.
     steps : float array [steps, dim] or None
         Features of all rows below each other; None for rows that only carry facts.
+    digest : str
+        :func:`features_digest` of the features.
     """
-    listed = [[*row.pair, row.state, row.reason, row.offset, row.length, row.facts] for row in rows]
-    tensors = {} if steps is None else {"features": np.ascontiguousarray(steps)}
-    digest = hashlib.sha256(b"" if steps is None else tensors["features"].tobytes()).hexdigest()
+    told = json.dumps({"rows": listed, "sha256": digest}, ensure_ascii=False)
     # one metadata entry only: safetensors writes several in an order that changes from run to run
-    return save(tensors, metadata={"ecmf": json.dumps({"rows": listed, "sha256": digest}, ensure_ascii=False)})
+    header: dict = {"__metadata__": {"ecmf": told}}
+    if steps is not None:
+        header["features"] = {"dtype": _DTYPES[steps.dtype.type], "shape": steps.shape}
+        header["features"] |= {"data_offsets": [0, steps.nbytes]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little") + text, *([] if steps is None else [_bytes_of(steps)])]
+
+
+def features_digest(steps: np.ndarray | None) -> str:
+    """sha256 of the bytes of features, 64 hex digits."""
+    return hashlib.sha256(b"" if steps is None else _bytes_of(steps)).hexdigest()
+
+
+def _bytes_of(steps: np.ndarray) -> memoryview:
+    little = np.ascontiguousarray(steps, steps.dtype.newbyteorder("<"))
+    return memoryview(little.reshape(-1).view(np.uint8))
 
 
 def unpack_shard(content: bytes, name: str) -> np.ndarray:
@@ -206,12 +236,23 @@ _INDEX = pa.schema(
 
 
 def index_table(places: Iterable[tuple[str, Row]]) -> pa.Table:
-    rows = [
-        {"id": r.pair.id, "key": r.pair.key, "state": r.state, "reason": r.reason}
-        | {"shard": shard, "offset": r.offset, "length": r.length}
-        for shard, r in places
-    ]
-    return pa.Table.from_pylist(rows, schema=_INDEX)
+    """The index of rows, each with the shard that it is in."""
+    places = list(places)
+    rows = [row for _, row in places]
+    columns = [[row.pair.id for row in rows], [row.pair.key for row in rows], [row.state for row in rows]]
+    columns += [[row.reason for row in rows], [shard for shard, _ in places]]
+    return index_of(*columns, [row.offset for row in rows], [row.length for row in rows])
+
+
+def index_of(*columns: Sequence) -> pa.Table:
+    """The index with these columns: id, key, state, reason, shard, offset, length."""
+    return pa.table([pa.array(column, kind) for column, kind in zip(columns, _INDEX.types, strict=True)], schema=_INDEX)
+
+
+def write_about(folder: Path, about: dict, scratch: Path) -> None:
+    """Write ``set.json``."""
+    text = json.dumps(about, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    write_file(folder / "set.json", text.encode(), scratch)
 
 
 class SetWriter:
@@ -319,7 +360,7 @@ class SetWriter:
             write_table(self._folder / "index.parquet", table, self._scratch)
             if not self._kept:  # else the set goes on to be one of the larger run
                 self._describe()
-        for path in self._found - {self._shards / self._where[pair] for pair in live}:
+        for path in self._found - {self._shards / name for name in {self._where[pair] for pair in live}}:
             path.unlink()
 
     def _stored(self, pair: Pair) -> tuple[Row, np.ndarray | None]:
@@ -343,8 +384,7 @@ class SetWriter:
         return list(kept.values())
 
     def _describe(self) -> None:
-        text = json.dumps(self._about, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-        write_file(self._folder / "set.json", text.encode(), self._scratch)
+        write_about(self._folder, self._about, self._scratch)
 
 
 class FileDigests:

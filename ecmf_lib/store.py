@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
+from ecmf_lib.gather import Gatherer
 from ecmf_lib.shards import DONE, StoreError, digest_of, index_table, read_rows, slug
 
 FORMAT = 1  # of the files in a store; raised when older ones can no longer be read
@@ -111,7 +113,10 @@ class FeatureSet:
         self.index = _read_index(self.folder)
         done = self.index[self.index["state"] == DONE]
         self.ids: list[str] = done["id"].tolist()
-        self._at = dict(zip(done["id"], done[["shard", "offset", "length"]].itertuples(index=False), strict=True))
+        self._at = dict(zip(self.ids, range(len(done)), strict=True))  # id → its place in the three below
+        self._shard, names = pd.factorize(done["shard"])
+        self._shards: list[str] = names.tolist()
+        self._offset, self._length = done["offset"].to_numpy(), done["length"].to_numpy()
         self._open = lru_cache(maxsize=256)(self._map)
 
     def __len__(self) -> int:
@@ -133,8 +138,9 @@ class FeatureSet:
             known = self.index.loc[self.index["id"] == id, "reason"]
             why = known.iloc[0] if len(known) else "the set does not know this clip; extract or import it first"
             raise StoreError(f"set '{self.name}' has no features of clip '{id}': {why}")
-        shard, offset, length = self._at[id]
-        steps = self._open(shard)[offset : offset + length]
+        at = self._at[id]
+        offset = int(self._offset[at])
+        steps = self._open(self._shards[self._shard[at]])[offset : offset + int(self._length[at])]
         return steps[0] if self.level == "clip" else steps
 
     def matrix(self, ids: Sequence[str], pool: str = "mean") -> tuple[np.ndarray, np.ndarray]:
@@ -160,18 +166,27 @@ class FeatureSet:
         """
         if pool not in _POOLS:
             raise ValueError(f"pool '{pool}' is not known; choose from {', '.join(_POOLS)}")
-        if len(ids) and not set(ids) & set(self.index["id"]):
+        at = np.fromiter(map(self._at.get, ids, repeat(-1)), np.int64, len(ids))
+        present = at >= 0
+        if len(ids) and not present.any() and not set(ids) & set(self.index["id"]):
             mine = self.index["id"].iloc[0] if len(self.index) else "none at all"
             raise StoreError(
                 f"set '{self.name}' knows none of the {len(ids)} clips asked for, such as '{ids[0]}'; "
                 f"its own ids look like '{mine}'. Open the set of this corpus"
             )
-        features = np.zeros((len(ids), self.dim), np.float32)
-        present = np.array([id in self._at for id in ids], bool)
-        # shard by shard, so that each is mapped once whatever the order of the ids
-        for place in sorted(np.flatnonzero(present), key=lambda place: self._at[ids[place]].shard):
-            steps = self.get(ids[place])
-            features[place] = steps if self.level == "clip" else _POOLS[pool](steps.astype(np.float32, copy=False))
+        # memory that nobody wrote to yet costs nothing until it is filled
+        features = np.empty((len(ids), self.dim), np.float32)
+        features[~present] = 0
+        places = np.flatnonzero(present)
+        at = at[places]
+        gatherer = Gatherer(None if self.level == "clip" else _POOLS[pool])
+        # shard by shard, so that each is opened once whatever the order of the ids
+        order = np.argsort(self._shard[at], kind="stable")
+        ends = np.flatnonzero(np.diff(self._shard[at[order]])) + 1
+        for part in np.split(order, ends) if len(order) else []:
+            rows = at[part]
+            shard = self.folder / "shards" / self._shards[self._shard[rows[0]]]
+            gatherer.into(features, places[part], shard, self._offset[rows], self._length[rows])
         return features, present
 
     def verify(self) -> list[str]:
@@ -182,7 +197,7 @@ class FeatureSet:
             try:
                 with safe_open(path, "numpy") as file:
                     promised = json.loads(file.metadata()["ecmf"])["sha256"]
-                    if hashlib.sha256(file.get_tensor("features").tobytes()).hexdigest() != promised:
+                    if hashlib.sha256(np.ascontiguousarray(file.get_tensor("features"))).hexdigest() != promised:
                         bad.append(f"{path}: content differs from its checksum; delete the file and extract again")
             except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
                 bad.append(f"{path}: damaged shard ({error}); delete the file and extract again")
@@ -217,7 +232,8 @@ def _read_index(folder: Path) -> pd.DataFrame:
     """Index of a set; of one whose extraction did not end, the rows that are there already."""
     path = folder / "index.parquet"
     try:
-        return pq.read_table(path).to_pandas()
+        with pq.ParquetFile(path) as file:  # pq.read_table loads pyarrow.dataset for it
+            return file.read(use_threads=False).to_pandas()
     except FileNotFoundError:
         shards = sorted((folder / "shards").glob("*.safetensors"))
         table = index_table((shard.name, row) for shard in shards for row in read_rows(shard)).to_pandas()

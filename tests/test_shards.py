@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from ecmf_lib import shards
 from ecmf_lib.shards import (
@@ -78,7 +79,7 @@ def test_torn_shard_is_refused(tmp_path, kept):
 
 def test_foreign_safetensors_is_refused(tmp_path):
     path = tmp_path / "x.safetensors"
-    path.write_bytes(shards.save({"weight": np.ones(3)}))
+    path.write_bytes(save({"weight": np.ones(3)}))
     with pytest.raises(StoreError, match="damaged shard"):
         read_rows(path)
 
@@ -239,3 +240,24 @@ def test_a_file_written_a_moment_ago_is_not_remembered(tmp_path):
 def test_digest_of_what_cannot_be_read(tmp_path):
     assert FileDigests(tmp_path / "m").of(tmp_path / "absent") == "unreadable: No such file or directory"
     assert FileDigests(tmp_path / "m").of(tmp_path) == "not a file"
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("steps", [0, 1, 5])
+@pytest.mark.parametrize("id", ["a", 'quote " back \\ line \n tab \t', "情感 😀", "\x00\x1f\x7f\u2028"])
+def test_the_header_is_that_of_the_safetensors_library(id, steps, dtype):
+    given = [Row(Pair(id, "k"), length=steps, facts={"fps": 29.97, "said": id})]
+    x = np.arange(3 * steps, dtype=dtype).reshape(steps, 3)
+    packed = pack_shard(given, x)
+    told = shards.json.loads(packed[8 : 8 + int.from_bytes(packed[:8], "little")])["__metadata__"]
+    assert packed == save({"features": x}, metadata=told)
+    assert pack_shard(given, None) == save({}, metadata=shards.json.loads(pack_shard(given, None)[8:])["__metadata__"])
+
+
+def test_parts_of_a_file_follow_each_other(tmp_path):
+    parts = [b"one", memoryview(b"two"), b"", memoryview(b"three")]
+    write_file(tmp_path / "a", parts, tmp_path / "scratch")
+    assert (tmp_path / "a").read_bytes() == b"onetwothree"
+    before = (tmp_path / "a").stat().st_ino
+    write_file(tmp_path / "a", parts, tmp_path / "scratch")
+    assert (tmp_path / "a").stat().st_ino == before
