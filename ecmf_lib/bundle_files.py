@@ -16,13 +16,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from ecmf_lib.bounded import LARGEST_JSON, read_bytes
+
 #: Raised when older bundles can no longer be read.
 FORMAT = 1
 HEAD = "bundle.json"
 MEMBER_FILES = ("model.json", "model.safetensors")
 _FILE = re.compile(rf"members/(\d{{2,4}})/({'|'.join(map(re.escape, MEMBER_FILES))})", re.ASCII)
 _SHA256 = re.compile("[0-9a-f]{64}")
-_MOST = 64 * 2**20  # bytes of bundle.json; what is larger is none of ours
 _MEND = "copy the bundle again, or train it anew"
 
 
@@ -134,9 +135,7 @@ def _read_head(path: Path) -> dict:
     try:
         if path.is_symlink():
             raise BundleError(f"{path}: is a link; copy the file itself into the bundle")
-        if path.stat().st_size > _MOST:
-            raise BundleError(f"{path}: larger than {_MOST >> 20} MiB, so no list of a bundle's files; {_MEND}")
-        head = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+        head = json.loads(read_bytes(path, LARGEST_JSON), object_pairs_hook=_once)
     except OSError as error:
         raise BundleError(
             f"{path}: cannot be read ({error.strerror}); expected a bundle's folder, as notebook 05 writes it"

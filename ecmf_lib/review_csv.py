@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from ecmf_lib.bounded import read_lines
 from ecmf_lib.tables import CorpusError, decode_text
 
 
@@ -102,7 +103,7 @@ def read_cells(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, s
         Unreadable, no csv, a needed column that lacks or stands there twice.
     """
     try:
-        lines = decode_text(path.read_bytes(), path).splitlines(keepends=True)
+        lines = decode_text(read_lines(path), path).splitlines(keepends=True)
     except OSError as error:
         raise ReviewError(f"{path}: cannot be read ({error.strerror}); expected a csv file of decisions") from None
     except CorpusError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ecmf_lib.bounded import read_lines
 from ecmf_lib.config import EMOTIONS
 from ecmf_lib.tables import SHOWN, CorpusError, read_csv
 
@@ -128,7 +129,7 @@ def check_submission(path: Path, candidates: Sequence[str], classes: Sequence[st
         If there is no file that can be read.
     """
     try:
-        raw = Path(path).read_bytes()
+        raw = read_lines(path)
     except OSError as error:
         raise SubmissionError(f"{path}: cannot be read ({error.strerror}); expected a csv with name,discrete") from None
     text, found = _decoded(raw)
