@@ -124,16 +124,17 @@ class ChunkDecoder:
         self._jobs.clear()
 
 
-def run_models(task: ClipTask, work: ChunkWork, results: dict[str, dict[Pair, Result]], device: str) -> None:
+def run_models(task: ClipTask, results: dict[str, dict[Pair, Result]], device: str) -> None:
     """Run the models on what was prepared, batches formed across the chunk's clips; the results take its place.
+
+    The results are in manifest order, as :class:`ChunkDecoder` gives them: batches depend on it.
 
     Raises
     ------
     ModelError, WeightsError
         What is wrong for all clips alike.
     """
-    waiting = to_models({part: plan.pairs for part, plan in work.shards.items()}, results)
-    for part, clips in waiting.items():
+    for part, clips in to_models({part: list(new) for part, new in results.items()}, results).items():
         encoder = task.encoders[part]
         encoder.ready(device)
         answers = run_clips(encoder, [prepared for _, prepared in clips])

@@ -44,8 +44,8 @@ from ecmf_lib.store import FeatureStore
 
 log = logging.getLogger(__name__)
 
-#: Times that what was lost all the same is sent again; from the second time on, clip by clip.
-ATTEMPTS = 5
+#: Times that what was lost is sent again although nothing of it comes back.
+IN_VAIN = 5
 #: Chunks sent off together: bounds what the driver holds. With 32 clips a chunk, all of MER2025's 132,171.
 WAVE = 4200
 #: Files whose content is hashed in one task; fewer than this are hashed by the driver.
@@ -173,19 +173,25 @@ class Pools:
 def _work_off(ray, run: ClusterRun, works: Sequence[ChunkWork], pools: Pools, storage: Storage) -> None:
     """Bring chunks to their end, whatever is lost on the way."""
     waiting = {work.number: work for work in works}
-    for attempt in range(ATTEMPTS):
-        if attempt > 1:
-            waiting = {work.number: work for work in _given_up(ray, list(waiting.values()), run.task)}
+    suspects: list[ChunkWork] = []
+    in_vain = 0
+    while waiting:
+        waiting |= {work.number: work for work in _given_up(ray, suspects, run.task, pools)}
+        before, suspects = len(waiting), []
         for done in _stream(ray, list(waiting.values()), run.task, pools, storage):
-            run.take(done, waiting.pop(done.number))
-        if not waiting:
-            return
-        log.warning("%d chunks were lost with their actors or nodes; they are sent again", len(waiting))
-    clips = [job.clip.id for work in waiting.values() for job in work.jobs]
-    raise ClusterError(
-        f"the Ray cluster lost the same {len(clips)} clips {ATTEMPTS} times, from '{clips[0]}' to '{clips[-1]}': "
-        "look at the memory of its nodes and at Ray's log, then run again; what is done is stored"
-    )
+            if done.lost:
+                suspects.append(waiting[done.number])
+            else:
+                run.take(done, waiting.pop(done.number))
+        in_vain = in_vain + 1 if len(waiting) == before else 0
+        if in_vain == IN_VAIN:
+            clips = [job.clip.id for work in waiting.values() for job in work.jobs]
+            raise ClusterError(
+                f"Ray lost the same {len(clips)} clips {IN_VAIN} times, from '{clips[0]}' to '{clips[-1]}': "
+                "look at the memory of its nodes and at Ray's log, then run again; what is done is stored"
+            )
+        if waiting:
+            log.warning("%d chunks were lost with their actors or nodes; they are sent again", len(waiting))
 
 
 def _stream(ray, works: list[ChunkWork], task: ClipTask, pools: Pools, storage: Storage) -> Iterator[ChunkDone]:
@@ -208,27 +214,26 @@ def _stream(ray, works: list[ChunkWork], task: ClipTask, pools: Pools, storage: 
                 done: ChunkDone = row["done"]
                 if done.trouble is not None:
                     raise done.trouble
-                if not done.lost:
-                    yield done
+                yield done
         except ray.exceptions.RayError as error:
-            raise ClusterError(f"the Ray cluster gave up ({error}); what is done is stored, run again") from error
+            log.warning("Ray gave up a part of the run, which is sent again: %s", error)
         finally:
             ray.kill(tally)
 
 
-def _given_up(ray, works: list[ChunkWork], task: ClipTask) -> Iterator[ChunkWork]:
-    """The chunks, in each of which the clips are named that took their actor down alone."""
+def _given_up(ray, works: list[ChunkWork], task: ClipTask, pools: Pools) -> list[ChunkWork]:
+    """The chunks, with the clips named that take their actor down even alone."""
     alone = [(work, job) for work in works for job in work.jobs if job.clip.id not in work.given_up]
+    if not alone:
+        return works
+    log.warning("%d clips are tried one by one", len(alone))
     probes = [ChunkWork(place, [job], {}) for place, (_, job) in enumerate(alone)]
-    log.warning("%d clips are tried one by one", len(probes))
-    probing = Pools(models=False, device="cpu", cpus=1, gpus=0)
     nowhere = FolderStorage(Path())  # a probe has no shards
-    survived = {done.number for done in _stream(ray, probes, task, probing, nowhere)}
-    lost: dict[int, dict[str, str]] = {}
-    for place, (work, job) in enumerate(alone):
-        if place not in survived:
-            lost.setdefault(work.number, {})[job.clip.id] = f"its Ray actor ended {TRIES} times"
-    return (replace(work, given_up=work.given_up | lost.get(work.number, {})) for work in works)
+    answers = list(_stream(ray, probes, task, pools, nowhere))
+    given_up: dict[int, dict[str, str]] = {work.number: {} for work in works}
+    for work, job in [alone[done.number] for done in answers if done.lost]:
+        given_up[work.number][job.clip.id] = f"its Ray actor ended {TRIES} times"
+    return [replace(work, given_up=work.given_up | given_up[work.number]) for work in works]
 
 
 def _groups(items: Iterable, size: int) -> Iterator[list]:

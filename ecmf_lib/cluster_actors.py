@@ -87,7 +87,7 @@ class Model(_Stage):
         return _done(work, results)
 
     def _finish(self, work: ChunkWork, results: dict) -> ChunkDone:
-        run_models(self._task, work, results, self._device)
+        run_models(self._task, results, self._device)
         return write_shards(work, results, self._storage)
 
 

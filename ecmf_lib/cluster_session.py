@@ -60,6 +60,7 @@ def data_settings(ray) -> Iterator[None]:
     context = ray.data.DataContext.get_current()
     wanted = {
         "max_errored_blocks": -1,
+        "max_consecutive_actor_init_deaths": 20,
         "enable_progress_bars": False,
         "print_on_execution_start": False,
         "enable_fallback_to_arrow_object_ext_type": True,  # rows hold objects, and that is meant
