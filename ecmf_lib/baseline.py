@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ecmf_lib.fusion_base import Fusion, FusionOutput, clip_level, without_weights
+from ecmf_lib.fusion_base import Dropout, Fusion, FusionOutput, clip_level, without_weights
 
 
 class ConcatFusion(Fusion):
@@ -27,8 +27,8 @@ class ConcatFusion(Fusion):
         self.project = nn.ModuleList([nn.Linear(dim, width, bias=False) for dim in dims.values()])
         self.bias = nn.Parameter(torch.zeros(width))
         self.classify = nn.Linear(width, n_classes)
-        self.drop = nn.Dropout(dropout)
-        self.drop_input = nn.Dropout(input_dropout)
+        self.drop = Dropout(dropout)
+        self.drop_input = Dropout(input_dropout)
 
     def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> FusionOutput:
         """Weights and stream_logits are empty."""
@@ -64,7 +64,7 @@ class BaselineAttention(Fusion):
 
     @staticmethod
     def _layers(dim: int, width: int, dropout: float) -> nn.Sequential:
-        layers = [nn.Dropout(dropout), nn.Linear(dim, width), nn.ReLU()]
+        layers = [Dropout(dropout), nn.Linear(dim, width), nn.ReLU()]
         return nn.Sequential(*layers, nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
 
     def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> FusionOutput:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +23,11 @@ from ecmf_lib.members import Recipe, log_probabilities, reproducible, train_stac
 from ecmf_lib.samples import DataError, FusionData, inner_folds
 from ecmf_lib.scaling import fit_rotation, fit_standardiser, learnable, standardise, turned
 from ecmf_lib.temperature import fit_temperature
+from ecmf_lib.together import Job, train_together
 from ecmf_lib.tune import search
 
+#: Most clips that are predicted at once: what lies between the layers then stays near the processor.
+AT_ONCE = 1024
 #: What `kind` of a :class:`ModelSpec` may be.
 KINDS = (*fusion.FUSIONS, *classical.KINDS)
 
@@ -109,6 +113,10 @@ class Fitted:
 
     def predict(self, data: FusionData) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities float64 [n, classes] and stream weights float64 [n, streams] (NaN where the model has none)."""
+        if len(data) > AT_ONCE:
+            parts = [self.predict(data.select(rows)) for rows in _stretches(len(data))]
+            chances, weights = zip(*parts, strict=True)
+            return np.concatenate(chances), np.concatenate(weights)
         data = learnable(self._fitting(data), self.arrays)
         scores, weights = self._scores(data if self.kind in fusion.FUSIONS else data.clip_level())
         return np.exp(log_softmax(scores / self.temperature)), weights
@@ -183,6 +191,67 @@ def fit(data: FusionData, spec: ModelSpec, *, seed: int, epochs: int, groups: Se
     return _TrainingPart(data, spec, seed, epochs, groups).fitted()
 
 
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What :func:`fit` is given, for many at once.
+
+    Attributes
+    ----------
+    data, spec, seed, epochs, groups
+    shared : dict, optional
+        The same one for all tasks about the same training clips with the same seed and groups: what they have in common
+        for each stream (principal directions, experts) is computed once and kept in it.
+    """
+
+    data: FusionData
+    spec: ModelSpec
+    seed: int
+    epochs: int
+    groups: Sequence[str] | None = None
+    shared: dict | None = field(default=None, repr=False)
+
+    @property
+    def stackable(self) -> bool:
+        """Whether it is one training of a network: a search is many, each depending on those before it."""
+        return self.spec.neural and self.spec.trials <= 1 and len(self.spec.candidates()) == 1
+
+
+def fit_together(tasks: Sequence[Task], *, device: str) -> list[Fitted]:
+    """Train many models at once on a device; what does not fit into a stack is fitted as by :func:`fit`.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+    device : str
+        A torch device.
+
+    Returns
+    -------
+    list of Fitted
+        In the order of `tasks`. On the CPU the same as from :func:`fit`, to rounding.
+    """
+    parts = [_TrainingPart(t.data, t.spec, t.seed, t.epochs, t.groups, t.shared) for t in tasks]
+    found: list = [part.fitted() if not task.stackable else None for task, part in zip(tasks, parts, strict=True)]
+    stacks: dict = {}
+    for place, (task, part) in enumerate(zip(tasks, parts, strict=True)):
+        if task.stackable:
+            with reproducible(task.seed):
+                ready = part.ready(task.spec.candidates()[0])
+            job = Job(ready.x, part.data, ready.fold, task.seed, ready.opinions)
+            about = json.dumps([task.spec.kind, ready.rest, asdict(ready.recipe), part.epochs], sort_keys=True)
+            stacks.setdefault((about, job.shape(ready.recipe)), []).append((place, ready, job))
+    for members in stacks.values():
+        places, readies, jobs = zip(*members, strict=True)
+        first, ready = parts[places[0]], readies[0]
+        trained = train_together(jobs, first.spec.kind, ready.rest, ready.recipe, first.epochs, device=device)
+        for place, own, (stack, loss) in zip(places, readies, trained, strict=True):
+            part = parts[place]
+            with reproducible(part.seed):
+                _, rest, arrays, inner, rows = part.judged(own, stack, loss)
+                found[place] = part.concluded(rest, {}, arrays, inner, rows)
+    return found
+
+
 def out_of_fold(
     data: FusionData, spec: ModelSpec, *, seed: int, epochs: int, groups: Sequence[str] | None = None
 ) -> np.ndarray:
@@ -222,10 +291,34 @@ def picked_on_scored_fold(data: FusionData, spec: ModelSpec, fold: np.ndarray, *
         return part._train(dict(spec.options) | {"members": 0, "select": "weighted_f1"})[3]
 
 
+class _Ready(NamedTuple):
+    """What one training is given, and the network's form."""
+
+    recipe: Recipe
+    rest: dict  # options of the fusion
+    fold: np.ndarray  # int [n]
+    x: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]  # rotations and experts
+    opinions: np.ndarray | None
+    model: fusion.Fusion
+
+
+def _stretches(n: int) -> Iterator[np.ndarray]:
+    return (np.arange(start, min(start + AT_ONCE, n)) for start in range(0, n, AT_ONCE))
+
+
 class _TrainingPart:
     """One training part, prepared: standardised features, inner folds, and what several trials can share."""
 
-    def __init__(self, data: FusionData, spec: ModelSpec, seed: int, epochs: int, groups: Sequence[str] | None):
+    def __init__(
+        self,
+        data: FusionData,
+        spec: ModelSpec,
+        seed: int,
+        epochs: int,
+        groups: Sequence[str] | None,
+        shared: dict | None = None,
+    ):
         data = data.only(spec.streams) if spec.streams else data
         self.data = data if spec.neural else data.clip_level()
         self.spec, self.seed, self.epochs = spec, seed, spec.epochs or epochs
@@ -234,30 +327,30 @@ class _TrainingPart:
         self.data = learnable(self.data, self.scale)
         self.x = standardise(self.data, self.scale)
         self.own_fold: np.ndarray | None = None  # in place of inner folds that are drawn
-        self._shared: dict = {}
+        self._shared: dict = {} if shared is None else shared
 
     def fitted(self) -> Fitted:
         spec, data = self.spec, self.data
         with reproducible(self.seed):
             if spec.neural:
-                options, chosen, arrays, inner, rows = self._best()
-                trees = None
-            else:
-                rotation = {}
-                if spec.kind == "boosting":
-                    rotation = fit_rotation(data, self.x, classical.BOOSTED_COMPONENTS, self.seed)
-                try:
-                    found = classical.fit_classical(
-                        data, turned(self.x, rotation), spec.kind, spec.options, self.groups, self.seed
-                    )
-                except ValueError as error:
-                    raise type(error)(f"model '{spec.name}': {error}") from None
-                options, chosen, trees = {}, found.chosen, found.model
-                inner, rows = found.inner, np.arange(len(data))
-                arrays = rotation | {f"param.{key}": value for key, value in found.params.items()}
+                return self.concluded(*self._best())
+            rotation = {}
+            if spec.kind == "boosting":
+                rotation = fit_rotation(data, self.x, classical.BOOSTED_COMPONENTS, self.seed)
+            try:
+                found = classical.fit_classical(
+                    data, turned(self.x, rotation), spec.kind, spec.options, self.groups, self.seed
+                )
+            except ValueError as error:
+                raise type(error)(f"model '{spec.name}': {error}") from None
+            arrays = rotation | {f"param.{key}": value for key, value in found.params.items()}
+            return self.concluded({}, found.chosen, arrays, found.inner, np.arange(len(data)), found.model)
+
+    def concluded(self, options, chosen, arrays, inner, rows, trees=None) -> Fitted:
+        """The model with its temperature, set on the inner class scores of the clips at `rows`."""
+        spec, data = self.spec, self.data
         temperature = 1.0 if inner is None else fit_temperature(inner, data.targets()[rows])
-        arrays = self.scale | arrays
-        classes = tuple(data.classes)
+        arrays, classes = self.scale | arrays, tuple(data.classes)
         return Fitted(spec.name, spec.kind, classes, data.dims, options, arrays, temperature, trees, chosen)
 
     def out_of_fold(self) -> np.ndarray:
@@ -291,28 +384,35 @@ class _TrainingPart:
         fixed = {key for key, value in self.spec.options.items() if not isinstance(value, list | tuple)}
         return rest, {key: value for key, value in options.items() if key not in fixed}, arrays, inner, rows
 
-    def _train(self, options: dict) -> tuple[float, dict, dict[str, np.ndarray], np.ndarray, np.ndarray]:
-        """Inner loss, the fusion's options, arrays, and class scores of clips by members that did not see them."""
+    def ready(self, options: dict) -> _Ready:
+        """What a network with these options is trained on."""
         data, names = self.data, {f.name for f in fields(Recipe)}
         recipe = Recipe(**{key: value for key, value in options.items() if key in names})
         rest = {key: value for key, value in options.items() if key not in names}
         if self.spec.kind == "ecmf" and data.frame_level:
             rest["temporal"] = data.frame_level
         fold = self._fold(recipe)
-        rotation = self._once(("turn", recipe.components), lambda: self._rotation(recipe))
-        z = turned(self.x, rotation)
+        rotation = self._rotation(recipe)
+        x = turned(self.x, rotation)
         torch.manual_seed(self.seed)  # so that a candidate's result does not depend on those before it
-        model = fusion.build(self.spec.kind, {n: v.shape[-1] for n, v in z.items()}, len(data.classes), **rest)
-        given, opinions = {}, None
-        if model.takes_opinions:
-            key = ("experts", recipe.inner, recipe.inner_by)
-            given, opinions = self._once(key, lambda: experts.fit_experts(self.x, data.present, data.targets(), fold))
+        model = fusion.build(self.spec.kind, {n: v.shape[-1] for n, v in x.items()}, len(data.classes), **rest)
+        given, opinions = self._experts(recipe, fold) if model.takes_opinions else ({}, None)
+        return _Ready(recipe, rest, fold, x, rotation | given, opinions, model)
+
+    def judged(self, ready: _Ready, stack, loss: float):
+        """Inner loss, the fusion's options, arrays, and class scores of clips by members that did not see them."""
+        chances, _ = log_probabilities(ready.model, stack, ready.x, self.data.mask(), ready.opinions)
+        rows = np.flatnonzero(ready.fold < len(chances))
+        arrays = ready.arrays | {f"param.{key}": value.numpy() for key, value in stack.items()}
+        return loss, ready.rest, arrays, chances[ready.fold[rows], rows], rows
+
+    def _train(self, options: dict) -> tuple[float, dict, dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """What :meth:`judged` says of the options."""
+        ready = self.ready(options)
         torch.manual_seed(self.seed)
-        stack, loss = train_stack(z, data, self.spec.kind, rest, recipe, fold, self.epochs, opinions)
-        chances, _ = log_probabilities(model, stack, z, data.mask(), opinions)
-        rows = np.flatnonzero(fold < len(chances))
-        arrays = rotation | given | {f"param.{key}": value.numpy() for key, value in stack.items()}
-        return loss, rest, arrays, chances[fold[rows], rows], rows
+        kind, rest, fold = self.spec.kind, ready.rest, ready.fold
+        stack, loss = train_stack(ready.x, self.data, kind, rest, ready.recipe, fold, self.epochs, ready.opinions)
+        return self.judged(ready, stack, loss)
 
     def _fold(self, recipe: Recipe) -> np.ndarray:
         if self.own_fold is not None:
@@ -322,7 +422,23 @@ class _TrainingPart:
         return self._once(key, lambda: inner_folds(self.data.labels, groups, recipe.inner, self.seed))
 
     def _rotation(self, recipe: Recipe) -> dict[str, np.ndarray]:
-        return fit_rotation(self.data, self.x, recipe.components, self.seed) if recipe.components else {}
+        found = {}
+        for name, z in self.x.items() if recipe.components else ():
+            key = ("turn", name, z.shape, recipe.components)
+            found |= self._once(
+                key, lambda z=z, name=name: fit_rotation(self.data, {name: z}, recipe.components, self.seed)
+            )
+        return found
+
+    def _experts(self, recipe: Recipe, fold: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Arrays of all streams' experts and their opinions [n, streams, classes]."""
+        targets, present, arrays, opinions = self.data.targets(), self.data.present, {}, []
+        for name, z in self.x.items():
+            key = ("expert", name, z.shape, recipe.inner, recipe.inner_by)
+            one, said = self._once(key, lambda z=z, name=name: experts.fit_experts({name: z}, present, targets, fold))
+            arrays |= one
+            opinions.append(said)
+        return arrays, np.concatenate(opinions, axis=1)
 
     def _once(self, key: tuple, make):
         if key not in self._shared:

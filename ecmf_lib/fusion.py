@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ecmf_lib.baseline import BaselineAttention, ConcatFusion
-from ecmf_lib.fusion_base import Fusion, FusionOutput, clip_level, masked_softmax
+from ecmf_lib.fusion_base import Dropout, Fusion, FusionOutput, clip_level, masked_softmax
 from ecmf_lib.rivals import RIVALS
 
 __all__ = ["ECMF", "FUSIONS", "RESIDUALS", "Fusion", "FusionOutput", "StreamAttention", "build", "masked_softmax"]
@@ -135,8 +135,8 @@ class ECMF(Fusion):
         if experts:
             self.trust = nn.Parameter(torch.full((1,), 0.5))
         self.classify = nn.Linear(width * (1 + len(dims) * (residual == "concat")), n_classes)
-        self.drop = nn.Dropout(dropout)
-        self.drop_input = nn.Dropout(input_dropout)
+        self.drop = Dropout(dropout)
+        self.drop_input = Dropout(input_dropout)
 
     def forward(self, streams: Mapping[str, Tensor], present: Tensor, experts: Tensor | None = None) -> FusionOutput:
         """Streams, present and, with ``experts=True``, their log-probabilities float [batch, streams, classes]."""

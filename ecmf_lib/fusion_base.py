@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
@@ -47,6 +49,34 @@ def clip_level(x: Tensor) -> Tensor:
 def without_weights(logits: Tensor) -> FusionOutput:
     """Logits float [batch, classes] of a fusion that has neither stream weights nor streams' own opinions."""
     return FusionOutput(logits, logits[:, :0], logits[:, None, :][:, :0])
+
+
+class Dropout(nn.Dropout):
+    """``nn.Dropout`` that can be handed its mask, so that many models can be trained together, each with its own.
+
+    Inside :func:`masks_from` each call in training takes the next mask, or, for whoever has to draw them, says what
+    mask it wants: (shape, probability of being kept).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float of any shape → the same shape."""
+        source = _MASKS.get()
+        if source is None or not self.training or self.p == 0:
+            return super().forward(x)
+        return x * source(tuple(x.shape), 1 - self.p)
+
+
+@contextmanager
+def masks_from(source: Callable[[tuple[int, ...], float], Tensor]) -> Iterator[None]:
+    """Every :class:`Dropout` in training asks `source` (shape, probability of being kept) for its mask inside."""
+    token = _MASKS.set(source)
+    try:
+        yield
+    finally:
+        _MASKS.reset(token)
+
+
+_MASKS: ContextVar = ContextVar("masks", default=None)
 
 
 class Fusion(nn.Module):

@@ -136,7 +136,7 @@ def train_stack(
     loss : float
         Mean over members of the best cross-entropy (or 1 - weighted F1) on the fold that a member did not train on.
     """
-    members = min(recipe.members or np.inf, int(fold.max()) + 1)
+    members = members_of(fold, recipe)
     dims = {name: z.shape[-1] for name, z in x.items()}
     models = [fusion.build(kind, dims, len(data.classes), **options) for _ in range(members)]
     model, (stack, _) = copy.deepcopy(models[0]), stack_module_state(models)
@@ -148,7 +148,7 @@ def train_stack(
     own, counts = _held_rows(held)  # only these are needed to choose an epoch
     held_x = {key: z[own] for key, z in features.items()}
     held_given = None if given is None else given[own]
-    steps = -(-len(data) // max(1, min(recipe.batch, len(data) // 4)))
+    steps = steps_of(len(data), recipe)
     optimiser, schedule = _optimiser(stack, recipe, epochs * steps)
     best = torch.full((members,), torch.inf)
     kept = {key: p.detach().clone() for key, p in stack.items()}
@@ -180,6 +180,16 @@ def train_stack(
     return kept, float(best.mean())
 
 
+def members_of(fold: np.ndarray, recipe: Recipe) -> int:
+    """How many members are trained on these inner folds."""
+    return min(recipe.members or int(fold.max()) + 1, int(fold.max()) + 1)
+
+
+def steps_of(n: int, recipe: Recipe) -> int:
+    """Steps of an epoch over n clips."""
+    return -(-n // max(1, min(recipe.batch, n // 4)))
+
+
 def _optimiser(stack, recipe: Recipe, steps: int):
     if recipe.optimiser == "adam":
         optimiser = torch.optim.Adam(list(stack.values()), lr=recipe.lr, weight_decay=recipe.weight_decay)
@@ -207,22 +217,34 @@ def _hide(present: torch.Tensor, members: int, recipe: Recipe) -> torch.Tensor:
     shape = (members, *present.shape)
     if not recipe.modality_dropout:
         return present.expand(shape)
-    kept = present & (torch.rand(shape) >= recipe.modality_dropout)
+    return kept_streams(present, torch.rand(shape), recipe)
+
+
+def kept_streams(present: torch.Tensor, uniform: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """What modality dropout leaves, from numbers between 0 and 1: bool as `uniform`, [members, n, streams]."""
+    kept = present & (uniform >= recipe.modality_dropout)
     return torch.where(kept.any(-1, keepdim=True), kept, present)
 
 
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Logits [members, n, …, classes], targets [n, classes] for all members and all of '…' → losses [members, n, …]."""
-    targets = targets.view(1, len(targets), *[1] * (logits.dim() - 3), -1)
+    """Logits [members, n, …, classes] → losses [members, n, …].
+
+    Targets [n, classes] for all members, or one set a member [members, n, classes]; the same for all of '…'.
+    """
+    own = targets if targets.dim() == 3 else targets[None]
+    targets = own.reshape(*own.shape[:2], *[1] * (logits.dim() - 3), -1)
     return -(targets * logits.log_softmax(-1)).sum(-1)
 
 
 def _loss(
     out: fusion.FusionOutput, targets: torch.Tensor, used: torch.Tensor, there: torch.Tensor, recipe: Recipe
 ) -> torch.Tensor:
-    """Sum over members of the mean loss over the clips they may use (`used` float [members, n]), by weight."""
+    """Sum over members of the mean loss over the clips they may use (`used` float [members, n]), by weight.
+
+    Targets [n, classes], or [members, n, classes] where each has clips of its own.
+    """
     if recipe.label_smoothing:
-        even = targets.sum(1, keepdim=True) / targets.shape[1]
+        even = targets.sum(-1, keepdim=True) / targets.shape[-1]
         targets = (1 - recipe.label_smoothing) * targets + recipe.label_smoothing * even
     loss = _cross_entropy(out.logits, targets)
     judges = out.stream_logits.shape[-2]
@@ -231,7 +253,7 @@ def _loss(
         judging = torch.cat([there, joint], dim=-1)
         own = (_cross_entropy(out.stream_logits, targets) * judging).sum(-1) / judging.sum(-1).clamp(min=1)
         loss = loss + recipe.auxiliary * own
-    weight = used * targets.sum(1)
+    weight = used * targets.sum(-1)
     return ((loss * used).sum(1) / weight.sum(1).clamp(min=1e-6)).sum()
 
 
@@ -251,9 +273,9 @@ def _inner_score(logits: torch.Tensor, true: torch.Tensor, counts: torch.Tensor,
     if recipe.select == "loss":
         losses = -(true * logits.log_softmax(-1)).sum(-1)
         return (losses * counts).sum(1) / (counts * true.sum(-1)).sum(1).clamp(min=1e-6)
-    guess, label, weight = logits.argmax(-1).numpy(), true.argmax(-1).numpy(), (true.sum(-1) * counts).numpy()
+    guess, label, weight = (z.cpu().numpy() for z in (logits.argmax(-1), true.argmax(-1), true.sum(-1) * counts))
     scores = [
         f1_score(label[i], guess[i], average="weighted", zero_division=0, sample_weight=weight[i])
         for i in range(len(weight))
     ]
-    return 1 - torch.tensor(scores, dtype=torch.float32)
+    return 1 - torch.tensor(scores, dtype=torch.float32, device=logits.device)

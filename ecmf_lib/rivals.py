@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ecmf_lib.fusion_base import Fusion, FusionOutput, clip_level, masked_softmax, without_weights
+from ecmf_lib.fusion_base import Dropout, Fusion, FusionOutput, clip_level, masked_softmax, without_weights
 from ecmf_lib.rivals_mult import MulT
 
 
@@ -74,8 +74,8 @@ class LMF(Fusion):
         self.rank_weights = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, rank))[0])
         self.bias = nn.Parameter(torch.zeros(width))
         self.classify = nn.Linear(width, n_classes)
-        self.drop = nn.Dropout(dropout)
-        self.drop_input = nn.Dropout(input_dropout)
+        self.drop = Dropout(dropout)
+        self.drop_input = Dropout(input_dropout)
 
     def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> FusionOutput:
         """Streams {name: float [batch, dim] or [batch, steps, dim]}, present bool [batch, streams]; no weights."""
@@ -142,8 +142,8 @@ class TFN(Fusion):
         self.first = nn.Linear((self.size + 1) ** len(dims), width)
         self.second = nn.Linear(width, width)
         self.classify = nn.Linear(width, n_classes)
-        self.drop = nn.Dropout(dropout)
-        self.drop_input = nn.Dropout(input_dropout)
+        self.drop = Dropout(dropout)
+        self.drop_input = Dropout(input_dropout)
 
     def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> FusionOutput:
         """As :meth:`LMF.forward`."""
@@ -197,8 +197,8 @@ class GMU(Fusion):
         self.gate = nn.ModuleList([nn.Linear(dim, len(dims) * width, bias=False) for dim in dims.values()])
         self.gate_bias = nn.Parameter(torch.zeros(len(dims), width))
         self.classify = nn.Linear(width, n_classes)
-        self.drop = nn.Dropout(dropout)
-        self.drop_input = nn.Dropout(input_dropout)
+        self.drop = Dropout(dropout)
+        self.drop_input = Dropout(input_dropout)
 
     def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> FusionOutput:
         """As :meth:`LMF.forward`, with weights; stream_logits are empty."""
@@ -251,8 +251,8 @@ class MixtureOfExperts(Fusion):
         self.experts = nn.ModuleList([nn.Linear(width, n_classes) for _ in dims])
         self.join, self.joined = nn.Linear(len(dims) * width, width), nn.Linear(width, n_classes)
         self.look, self.gate = nn.Linear(len(dims) * width, width), nn.Linear(width, len(dims) + 1)
-        self.drop = nn.Dropout(dropout)
-        self.drop_input = nn.Dropout(input_dropout)
+        self.drop = Dropout(dropout)
+        self.drop_input = Dropout(input_dropout)
 
     def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> FusionOutput:
         """As :meth:`LMF.forward`, with weights and all experts' logits."""

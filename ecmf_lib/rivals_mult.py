@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ecmf_lib.fusion_base import Fusion, FusionOutput, without_weights
+from ecmf_lib.fusion_base import Dropout, Fusion, FusionOutput, without_weights
 
 
 def as_steps(x: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class AttentionLayer(nn.Module):
         self.out = nn.Linear(width, width)
         self.forward_norm = nn.LayerNorm(width)
         self.widen, self.narrow = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, target: Tensor, source: Tensor, present: Tensor) -> Tensor:
         """Target float [batch, steps, width], source float [batch, other steps, width] → as target.
@@ -138,8 +138,8 @@ class MulT(Fusion):
         self.own = nn.ModuleList([Transformer(width, heads, layers, dropout) for _ in dims])
         self.first, self.second = nn.Linear(count * width, count * width), nn.Linear(count * width, count * width)
         self.classify = nn.Linear(count * width, n_classes)
-        self.drop = nn.Dropout(dropout)
-        self.drop_input = nn.Dropout(input_dropout)
+        self.drop = Dropout(dropout)
+        self.drop_input = Dropout(input_dropout)
 
     def forward(self, streams: Mapping[str, Tensor], present: Tensor) -> FusionOutput:
         """Streams {name: float [batch, steps, dim] or [batch, dim]}, present bool [batch, streams]; no weights.

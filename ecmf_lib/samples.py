@@ -11,7 +11,9 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import StratifiedKFold
+
+from ecmf_lib.group_split import stratified_group_folds
 
 
 class DataError(ValueError):
@@ -28,6 +30,7 @@ class FusionData:
         n clip ids, unique.
     streams : dict of str to float32 [n, dim] or [n, steps, dim]
         One vector a clip, or one for each of `steps` equal parts of its time. Rows of missing streams are set to 0.
+        Float32 arrays with nothing to set are taken as they are, not copied: they may be mapped from a file.
     present : dict of str to bool [n]
     labels : int64 [n]
         Index into `classes`. What is scored against, always.
@@ -206,7 +209,8 @@ class FusionData:
             rows = np.flatnonzero(self.present[name])
             if not len(rows):
                 raise DataError(f"stream '{name}': missing in all {len(self)} clips; leave the stream out")
-            if not np.ptp(x[rows].reshape(-1, x.shape[-1]), axis=0).any():
+            there = x if len(rows) == len(x) else x[rows]
+            if not np.ptp(there.reshape(-1, x.shape[-1]), axis=0).any():
                 raise DataError(
                     f"stream '{name}': all {len(rows)} clips have the same constant features as clip "
                     f"{self.ids[rows[0]]!r}; check its encoder or leave the stream out"
@@ -222,7 +226,8 @@ class FusionData:
         arrays = (self.labels, self.soft, self.weight, *self.streams.values(), *self.present.values())
         for array in arrays:
             if array is not None:
-                digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+                digest.update(f"{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).view(np.uint8))
         return digest.hexdigest()[:16]
 
 
@@ -309,9 +314,13 @@ def _stream(name: str, x: np.ndarray, there: np.ndarray, ids: list[str]) -> tupl
             f"stream '{name}': features have shape {x.shape}; expected ({len(ids)}, dim) or ({len(ids)}, steps, dim) "
             f"for clips {ids[0]!r} … {ids[-1]!r}"
         )
-    x = np.where(there.reshape(-1, *[1] * (x.ndim - 1)), x, 0).astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
-    if len(bad):
+    # Copied only where something has to change: at challenge size, or mapped from a file, a copy is what costs.
+    x = x.astype(np.float32, copy=False)
+    absent = np.flatnonzero(~there)
+    if len(absent) and x[absent].any():
+        x = np.where(there.reshape(-1, *[1] * (x.ndim - 1)), x, np.float32(0))
+    if not (np.isfinite(x.min()) and np.isfinite(x.max())):  # NaN comes through both, and neither makes a copy
+        bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
         raise DataError(
             f"stream '{name}': NaN or infinite features in {len(bad)} clip(s), first {ids[bad[0]]!r}; "
             "extract them again or mark the stream as missing there"
@@ -336,8 +345,7 @@ def grouped_folds(labels: np.ndarray, groups: Sequence[str], n_folds: int, *, se
     n_folds = min(n_folds, n_groups, int(np.bincount(labels).max()))
     if n_folds < 2:
         raise DataError(f"{len(labels)} clips are too few for two folds")
-    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    fold = _numbers(splitter.split(labels, labels, groups), len(labels))
+    fold = stratified_group_folds(labels, groups, n_folds, seed=seed)
     return np.unique(fold, return_inverse=True)[1]  # with few groups the splitter can leave a fold empty
 
 

@@ -22,7 +22,7 @@ from ecmf_lib.members import OFFICIAL, OFFICIAL_EPOCHS
 from ecmf_lib.project import Project
 from ecmf_lib.review_csv import unguarded_table
 from ecmf_lib.samples import FusionData
-from ecmf_lib.train import Fitted, ModelSpec, cross_validate, fit, outer_folds
+from ecmf_lib.train import Fitted, ModelSpec, cross_validate_all, fit, outer_folds
 from ecmf_lib.workers import usable_cores
 
 # Optuna's bars would be widgets; none are shown, so nobody has to hear that ipywidgets is missing.
@@ -93,10 +93,13 @@ class Study:
 
     def cross_validated(self, data: FusionData, spec: ModelSpec, **how) -> pd.DataFrame:
         """:func:`ecmf_lib.train.cross_validate` on this study's folds; finished folds are kept and read again."""
+        return self.cross_validated_all([(data, spec)], **how)[0]
+
+    def cross_validated_all(self, models: Sequence[tuple[FusionData, ModelSpec]], **how) -> list[pd.DataFrame]:
+        """The same for many models, whose folds share the processes."""
         settings = self.settings
-        return cross_validate(
-            data,
-            spec,
+        return cross_validate_all(
+            models,
             **{
                 "n_folds": settings.folds,
                 "seeds": self.seeds(),
@@ -233,9 +236,9 @@ def run(study: Study, specs: Sequence[ModelSpec], *, side: bool = False, **how) 
     dict
         Model name → predictions.
     """
-    return {
-        spec.name: study.cross_validated(_level(study, spec), spec, seeds=study.seeds(side), **how) for spec in specs
-    }
+    models = [(_level(study, spec), spec) for spec in specs]
+    tables = study.cross_validated_all(models, seeds=study.seeds(side), **how) if models else []
+    return {spec.name: table for spec, table in zip(specs, tables, strict=True)}
 
 
 def _level(study: Study, spec: ModelSpec) -> FusionData:

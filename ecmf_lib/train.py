@@ -12,7 +12,9 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -31,16 +33,18 @@ from ecmf_lib import (
     experts,
     fusion,
     fusion_base,
+    group_split,
     members,
     rivals,
     rivals_mult,
     samples,
     scaling,
     temperature,
+    together,
     tune,
 )
 from ecmf_lib import fit as fitting
-from ecmf_lib.fit import KINDS, Fitted, ModelSpec, fit
+from ecmf_lib.fit import KINDS, Fitted, ModelSpec, Task, fit, fit_together
 from ecmf_lib.members import Recipe
 from ecmf_lib.samples import DataError, FusionData, grouped_folds
 
@@ -52,6 +56,7 @@ __all__ = [
     "ModelSpec",
     "Recipe",
     "cross_validate",
+    "cross_validate_all",
     "fit",
     "fold_seed",
     "grouped_folds",
@@ -59,11 +64,26 @@ __all__ = [
     "predictions_table",
 ]
 
-_PARTS = (baseline, classical, experts, fitting, fusion, fusion_base, members, rivals, rivals_mult, samples, scaling)
+_PARTS = (
+    baseline,
+    classical,
+    experts,
+    fitting,
+    fusion,
+    fusion_base,
+    group_split,
+    members,
+    rivals,
+    rivals_mult,
+    samples,
+    scaling,
+)
+#: Most models that are trained together on a GPU.
+TOGETHER = 128
 #: The code that a stored fold depends on. Read at import, so that an edit during a run does not mislabel its folds.
 _CODE = [
     Path(source).read_text(encoding="utf-8")
-    for source in (__file__, *(module.__file__ for module in (*_PARTS, temperature, tune)))
+    for source in (__file__, *(module.__file__ for module in (*_PARTS, temperature, together, tune)))
 ]
 
 
@@ -79,51 +99,15 @@ class Preparation(Protocol):
         ...
 
 
-def cross_validate(
-    data: FusionData,
-    spec: ModelSpec,
-    *,
-    n_folds: int = 5,
-    seeds: Sequence[int] = (0,),
-    epochs: int = 25,
-    groups: Sequence[str] | None = None,
-    test_fold: np.ndarray | None = None,
-    folder: Path | None = None,
-    workers: int = 1,
-    progress: bool = True,
-    share: float = 1.0,
-    predict: Callable[..., pd.DataFrame] | None = None,
-    prepare: Preparation | None = None,
-) -> pd.DataFrame:
+def cross_validate(data: FusionData, spec: ModelSpec, **how) -> pd.DataFrame:
     """Predict every clip by a model that has seen neither it nor its speaker.
 
     Parameters
     ----------
     data : FusionData
     spec : ModelSpec
-    n_folds : int
-        Outer folds, the same for all models so that predictions can be paired; fewer with fewer groups.
-    seeds : sequence of int
-        Repetitions; a seed sets outer and inner folds, initial weights, dropout and the search.
-    epochs : int
-        Most epochs of a neural model; inner folds stop it earlier.
-    groups : sequence of str, optional
-        n; what folds hold apart. The speakers by default.
-    test_fold : int [n], optional
-        A published split in place of `n_folds`: the fold in which a clip is tested, -1 for never (training only).
-    folder : Path, optional
-        Finished (seed, fold) parts are kept here and read again, as long as data, spec, settings and code are the same.
-    workers : int
-        Processes. The numbers do not depend on it.
-    progress : bool
-    share : float
-        Below 1: train on so many of the training part's groups, drawn at random (learning curves). The scored clips
-        stay the same.
-    predict : callable, optional
-        A module's function (model, tested, groups, seed=, fold=) → table in place of :func:`predictions_table`.
-    prepare : Preparation, optional
-        Changes each training part before anything is fitted on it: refined labels, further clips. It is given the
-        training part alone, so that nothing of the scored clips can get into it; they keep their labels.
+    **how
+        As for :func:`cross_validate_all`.
 
     Returns
     -------
@@ -139,30 +123,201 @@ def cross_validate(
     same, since all of them get the folds of the seed. Stratification leaves little to draw where few speakers have
     unequal shares of the classes: seeds may then share their outer folds, and differ in inner folds and weights only.
     """
-    data = data.only(spec.streams) if spec.streams else data
-    data.check_varies()
-    groups = [str(g) for g in (data.speakers if groups is None else groups)]
-    if len(groups) != len(data) or (test_fold is not None and len(test_fold) != len(data)):
-        given = "" if test_fold is None else f" and {len(test_fold)} fold numbers"
-        raise DataError(f"{len(groups)} groups{given} for {len(data)} clips")
-    folds = {seed: outer_folds(data, groups, n_folds, seed, test_fold) for seed in seeds}
-    tasks = [(seed, number) for seed, fold in folds.items() for number in sorted(set(fold.tolist()) - {-1})]
+    return cross_validate_all([(data, spec)], **how)[0]
+
+
+def cross_validate_all(
+    models: Sequence[tuple[FusionData, ModelSpec]],
+    *,
+    n_folds: int = 5,
+    seeds: Sequence[int] = (0,),
+    epochs: int = 25,
+    groups: Sequence[str] | None = None,
+    test_fold: np.ndarray | None = None,
+    folder: Path | None = None,
+    workers: int = 1,
+    progress: bool = True,
+    share: float = 1.0,
+    predict: Callable[..., pd.DataFrame] | None = None,
+    prepare: Preparation | None = None,
+    device: str = "cpu",
+) -> list[pd.DataFrame]:
+    """:func:`cross_validate` for many models: one pool for the folds of all, the dearest first, so that no core idles.
+
+    Parameters
+    ----------
+    models : sequence of (FusionData, ModelSpec)
+        The same clips in all of them.
+    n_folds : int
+        Outer folds, the same for all models so that predictions can be paired; fewer with fewer groups.
+    seeds : sequence of int
+        Repetitions; a seed sets outer and inner folds, initial weights, dropout and the search.
+    epochs : int
+        Most epochs of a neural model; inner folds stop it earlier.
+    groups : sequence of str, optional
+        n; what folds hold apart. The speakers by default.
+    test_fold : int [n], optional
+        A published split in place of `n_folds`: the fold in which a clip is tested, -1 for never (training only).
+    folder : Path, optional
+        Finished (seed, fold) parts are kept here and read again, as long as data, spec, settings and code are the same.
+    workers : int
+        Processes, one thread each, which share the features by memory map. The numbers do not depend on it.
+    progress : bool
+    share : float
+        Below 1: train on so many of the training part's groups, drawn at random (learning curves). The scored clips
+        stay the same.
+    predict : callable, optional
+        A module's function (model, tested, groups, seed=, fold=) → table in place of :func:`predictions_table`.
+    prepare : Preparation, optional
+        Changes each training part before anything is fitted on it: refined labels, further clips. It is given the
+        training part alone, so that nothing of the scored clips can get into it; they keep their labels.
+    device : str
+        "cpu"; or a GPU such as "cuda", on which networks of one form are trained together in this process
+        (:mod:`ecmf_lib.together`), with dropout masks of its own; "auto" takes one if it is there.
+
+    Returns
+    -------
+    list of DataFrame
+        In the order of `models`.
+    """
+    device = _device(device)
+    plans = [
+        _Plan.of(data, spec, groups, n_folds, seeds, epochs, test_fold, share, predict, prepare)
+        for data, spec in models
+    ]
     asked = (share, Path(inspect.getfile(predict)).read_text(encoding="utf-8") if predict else "")
     if prepare is not None:
         asked = (*asked, prepare.about())
-    keys = {seed: part_key(data, spec, groups, fold, epochs, asked) if folder else "" for seed, fold in folds.items()}
-    parts = {task: _part_path(folder, spec, task, keys[task[0]]) for task in tasks}
-    done = {task: pd.read_parquet(path) for task, path in parts.items() if path and path.exists()}
-    todo = [task for task in tasks if task not in done]
-    more = {"share": share, "predict": predict, "prepare": prepare}
-    jobs = (delayed(_one_fold)(data, spec, groups, folds[task[0]], task, epochs, **more) for task in todo)
-    results = Parallel(n_jobs=workers, return_as="generator")(jobs)
-    bar = tqdm(zip(todo, results, strict=True), total=len(todo), desc=spec.name, disable=not progress, leave=False)
-    for task, table in bar:
-        done[task] = table
-        if parts[task]:
-            _write(table, parts[task])
-    return pd.concat([done[task] for task in tasks], ignore_index=True)
+    if device != "cpu":
+        asked = (*asked, device)
+    parts, done, todo = {}, {}, []
+    for number, plan in enumerate(plans):
+        for task in plan.tasks:
+            path = parts[number, task] = plan.path(folder, task, asked)
+            if path and path.exists():
+                done[number, task] = pd.read_parquet(path)
+            else:
+                todo.append((number, task))
+    todo.sort(key=lambda at: -plans[at[0]].cost)
+    run = _on_device(plans, todo, device) if device != "cpu" else _in_processes(plans, todo, workers)
+    name = models[0][1].name if len(models) == 1 else f"{len(models)} models"
+    for at, table in tqdm(run, total=len(todo), desc=name, disable=not progress, leave=False):
+        done[at] = table
+        if parts[at]:
+            _write(table, parts[at])
+    return [
+        pd.concat([done[number, task] for task in plan.tasks], ignore_index=True) for number, plan in enumerate(plans)
+    ]
+
+
+def _device(asked: str) -> str:
+    if asked != "auto":
+        return asked
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """One model's cross-validation: its clips, its folds, and what is done in each."""
+
+    data: FusionData
+    spec: ModelSpec
+    groups: list[str]
+    folds: dict[int, np.ndarray]
+    epochs: int
+    share: float
+    predict: Callable[..., pd.DataFrame] | None
+    prepare: Preparation | None
+
+    @classmethod
+    def of(cls, data, spec, groups, n_folds, seeds, epochs, test_fold, share, predict, prepare) -> _Plan:
+        data = data.only(spec.streams) if spec.streams else data
+        data.check_varies()
+        groups = [str(g) for g in (data.speakers if groups is None else groups)]
+        if len(groups) != len(data) or (test_fold is not None and len(test_fold) != len(data)):
+            given = "" if test_fold is None else f" and {len(test_fold)} fold numbers"
+            raise DataError(f"{len(groups)} groups{given} for {len(data)} clips")
+        folds = {seed: outer_folds(data, groups, n_folds, seed, test_fold) for seed in seeds}
+        return cls(data, spec, groups, folds, epochs, share, predict, prepare)
+
+    @property
+    def tasks(self) -> list[tuple[int, int]]:
+        """(seed, fold)."""
+        return [(seed, number) for seed, fold in self.folds.items() for number in sorted(set(fold.tolist()) - {-1})]
+
+    @property
+    def cost(self) -> float:
+        """A guess at what a fold costs, to begin with the dearest: a short one at the end leaves no core waiting."""
+        if not self.spec.neural:
+            return 0.0
+        at_length = 10 if self.data.frame_level else 1
+        return at_length * (self.spec.epochs or self.epochs) * max(self.spec.trials, len(self.spec.candidates()))
+
+    def path(self, folder: Path | None, task: tuple[int, int], asked: tuple) -> Path | None:
+        """Where the part is kept."""
+        return None if folder is None else _part_path(folder, self.spec, task, self._key(task[0], asked))
+
+    def _key(self, seed: int, asked: tuple) -> str:
+        if seed not in self._keys:
+            self._keys[seed] = part_key(self.data, self.spec, self.groups, self.folds[seed], self.epochs, asked)
+        return self._keys[seed]
+
+    @cached_property
+    def _keys(self) -> dict[int, str]:
+        return {}
+
+    def rows(self, task: tuple[int, int]) -> np.ndarray:
+        """Clips of the training part, bool [n]."""
+        seed, number = task
+        groups, train = np.asarray(self.groups), self.folds[seed] != number
+        if self.share < 1:
+            there = np.unique(groups[train])
+            drawn = np.random.default_rng(fold_seed(seed, number)).permutation(there)
+            train &= np.isin(groups, drawn[: max(2, round(self.share * len(there)))])
+        return train
+
+    def fold(self, task: tuple[int, int]) -> pd.DataFrame:
+        """One (seed, fold) from clips to predictions."""
+        groups, rows = np.asarray(self.groups), self.rows(task)
+        return self.scored(fit_part(self.data, self.spec, groups, rows, task, self.epochs, self.prepare), task, rows)
+
+    def scored(self, model: Fitted, task: tuple[int, int], rows: np.ndarray) -> pd.DataFrame:
+        """The tested clips' predictions."""
+        (seed, number), groups = task, np.asarray(self.groups)
+        test = self.folds[seed] == number
+        say = self.predict or predictions_table
+        table = say(model, self.data.select(test), groups[test], seed=seed, fold=number)
+        return table.assign(trained_on=int(rows.sum()), trained_speakers=len(np.unique(groups[rows])))
+
+
+_At = tuple[int, tuple[int, int]]  # number of the plan, (seed, fold)
+
+
+def _in_processes(plans: list[_Plan], todo: list[_At], workers: int) -> Iterator[tuple[_At, pd.DataFrame]]:
+    # joblib writes large arrays to a file once and every process maps it, whatever the number of tasks
+    jobs = (delayed(_one_fold)(plans[at[0]], at) for at in todo)
+    return Parallel(n_jobs=workers, return_as="generator_unordered")(jobs)
+
+
+def _one_fold(plan: _Plan, at: _At) -> tuple[_At, pd.DataFrame]:
+    return at, plan.fold(at[1])
+
+
+def _on_device(plans: list[_Plan], todo: list[_At], device: str) -> Iterator[tuple[_At, pd.DataFrame]]:
+    todo = sorted(todo, key=lambda at: at[1])  # tasks of one fold next to each other: they share what a stream needs
+    for start in range(0, len(todo), TOGETHER):
+        some, tasks, shared = todo[start : start + TOGETHER], [], {}
+        for number, task in some:
+            plan, own = plans[number], fold_seed(*task)
+            rows = plan.rows(task)
+            part, apart = plan.data.select(rows), np.asarray(plan.groups)[rows]
+            common = shared.setdefault(task, {})
+            if plan.prepare is not None:
+                part, apart = plan.prepare(part, apart, seed=own, epochs=plan.epochs)
+                common = None
+            tasks.append(Task(part, plan.spec, own, plan.epochs, apart, common))
+        for (number, task), model in zip(some, fit_together(tasks, device=device), strict=True):
+            yield (number, task), plans[number].scored(model, task, plans[number].rows(task))
 
 
 def outer_folds(
@@ -170,19 +325,6 @@ def outer_folds(
 ) -> np.ndarray:
     """Outer fold of each clip: int [n]. A published split as it is; else groups held apart, drawn for each seed."""
     return grouped_folds(data.labels, groups, n_folds, seed=seed) if test_fold is None else np.asarray(test_fold)
-
-
-def _one_fold(data, spec, groups, fold, task, epochs, *, share=1.0, predict=None, prepare=None) -> pd.DataFrame:
-    seed, number = task
-    groups = np.asarray(groups)
-    train, test = fold != number, fold == number
-    if share < 1:
-        there = np.unique(groups[train])
-        drawn = np.random.default_rng(fold_seed(seed, number)).permutation(there)
-        train &= np.isin(groups, drawn[: max(2, round(share * len(there)))])
-    model = fit_part(data, spec, groups, train, task, epochs, prepare)
-    table = (predict or predictions_table)(model, data.select(test), groups[test], seed=seed, fold=number)
-    return table.assign(trained_on=int(train.sum()), trained_speakers=len(np.unique(groups[train])))
 
 
 def fit_part(

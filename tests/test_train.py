@@ -379,6 +379,48 @@ def test_finished_folds_are_read_back_and_the_rest_is_done(rng, tmp_path, monkey
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".parquet"]
 
 
+def test_many_models_at_once_are_the_same_as_one_by_one(rng, tmp_path):
+    """In processes that share the features; and what one way has stored, the other reads."""
+    data = clips(rng)
+    models = [
+        (data, SPECS["ecmf"]),
+        (data, ModelSpec("late", "late-logistic")),
+        (data, dataclasses.replace(SPECS["ecmf"], name="two", streams=("face", "audio"))),
+    ]
+    how = {"n_folds": 3, "epochs": 2, "progress": False}
+    alone = [train.cross_validate(data, spec, **how) for data, spec in models]
+    both = train.cross_validate_all(models, workers=2, folder=tmp_path, **how)
+    for one, other in zip(alone, both, strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(before) == 9
+    pd.testing.assert_frame_equal(train.cross_validate(*models[2], folder=tmp_path, **how), alone[2])
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+
+def test_on_a_device_the_folds_of_all_models_are_trained_together(rng, monkeypatch):
+    """On the CPU as the device: the same predictions to rounding, networks in stacks, the rest one by one."""
+    data = clips(rng)
+    options = NEURAL | {"width": 16}
+    models = [
+        (data, ModelSpec("ecmf", "ecmf", options=options)),
+        (data, ModelSpec("again", "ecmf", options=options, streams=("face", "audio", "noise"))),
+        (data, ModelSpec("two", "ecmf", options=options, streams=("face", "audio"))),
+        (data, ModelSpec("searched", "concat", options=NEURAL, trials=2)),
+        (data, ModelSpec("late", "late-logistic")),
+    ]
+    how = {"n_folds": 2, "seeds": (0, 1), "epochs": 2, "progress": False}
+    alone = train.cross_validate_all(models, **how)
+    sizes, real = [], fit.train_together
+    monkeypatch.setattr(fit, "train_together", lambda jobs, *a, **k: sizes.append(len(jobs)) or real(jobs, *a, **k))
+    monkeypatch.setattr(train, "_device", lambda asked: "meta-cpu")
+    monkeypatch.setattr(train, "fit_together", lambda tasks, device: fit.fit_together(tasks, device="cpu"))
+    together = train.cross_validate_all(models, device="auto", **how)
+    assert sum(sizes) == 3 * 4 and max(sizes) >= 4
+    for one, other in zip(alone, together, strict=True):
+        pd.testing.assert_frame_equal(one, other, atol=1e-4, rtol=0)
+
+
 def test_stored_folds_are_not_used_for_anything_else(rng, tmp_path):
     data = clips(rng)
     keys = {
