@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Annotated
 
 import typer
 
-from ecmf_lib.config import NOTEBOOKS, PROFILES, REPO, Settings, SettingsError
+from ecmf_lib.config import NOTEBOOKS, PROFILES, REPO, Settings, SettingsError, engine_of_run
 
 # What needs torch or Jupyter is imported inside the commands: `ecmf --help` and `ecmf check` answer at once.
 
 app = typer.Typer(help="Multimodal emotion recognition: corpora, features, reports.", no_args_is_help=True)
+
+#: Unicode's categories of what is not seen: control characters, marks of direction, halves of pairs, line separators.
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 CorpusArgument = Annotated[str, typer.Argument(help="demo, a folder, or ADAPTER:FOLDER", metavar="CORPUS")]
 WeightsOption = Annotated[
@@ -28,6 +32,12 @@ EncoderOption = Annotated[
 ]
 LLMOption = Annotated[
     list[str] | None, typer.Option(help="NAME=VALUE of the language model, e.g. base_url=… (enricher llm) or folder=…")
+]
+EngineOption = Annotated[
+    str, typer.Option(help="local, or ray: a Ray cluster at RAY_ADDRESS, or one started here; default: ECMF_ENGINE")
+]
+ShareOption = Annotated[
+    str, typer.Option(help="URL at which the nodes of the cluster keep the store; default: ECMF_SHARE, or its folder")
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="NAME=VALUE of a notebook parameter, e.g. seeds=5, streams=face,audio")
@@ -46,6 +56,8 @@ def report(
     weights: WeightsOption = "",
     llm: LLMOption = None,
     settings: SetOption = None,
+    engine: EngineOption = "",
+    share: ShareOption = "",
     force: Annotated[bool, typer.Option(help="execute even what nothing has touched")] = False,
 ) -> None:
     """Extract features, execute the notebooks, write reports/<corpus>/index.html.
@@ -58,6 +70,7 @@ def report(
         from ecmf_lib.project import open_project
         from ecmf_lib.report import parameters_of, run_notebooks
 
+        _run_on(engine, share)
         spec = _relative_spec(corpus)
         name = "demo" if spec == "demo" else open_corpus(spec, base=REPO).name  # demo is made later, if need be
         if name == "demo" and spec != "demo" and output is None:
@@ -78,11 +91,19 @@ def report(
                 parameters["llm"]["base_url"] = "not shown"
         wanted = _applicable(wanted, project)
         outcomes = run_notebooks(
-            target, parameters, notebooks=wanted, data_key=_data_key(project, target), force=force, say=typer.echo
+            target, parameters, notebooks=wanted, data_key=_data_key(project, target), force=force, say=_echo
         )
     typer.echo(f"report: {os.path.relpath(target / 'index.html')}")
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _run_on(engine: str, share: str) -> None:
+    """Pass the options on to all that runs, the kernels of notebooks too."""
+    for name, value in {"ECMF_ENGINE": engine, "ECMF_SHARE": share}.items():
+        if value:
+            os.environ[name] = value
+    engine_of_run("")  # refused before anything long starts
 
 
 def _data_key(project, target: Path) -> str:
@@ -124,12 +145,15 @@ def extract(
     weights: WeightsOption = "",
     llm: LLMOption = None,
     settings: SetOption = None,
+    engine: EngineOption = "",
+    share: ShareOption = "",
 ) -> None:
     """Decode every clip and store its features; goes on where an earlier run stopped."""
     with refusals():
         from ecmf_lib.config import check_parameters
         from ecmf_lib.project import open_project
 
+        _run_on(engine, share)
         parameters = _parameters(_relative_spec(corpus), profile, encoder, weights, llm, settings)
         _say_ledger(open_project(check_parameters("01_extract_features", parameters)))
 
@@ -146,9 +170,9 @@ def check(corpus: CorpusArgument) -> None:
     told = [column for column in ("split", "part", "label") if column in opened.clips]  # part: of a published split
     typer.echo(opened.clips.groupby(told).size().to_string())
     for reason, count in opened.left_out["reason"].value_counts().items():
-        typer.echo(f"left out, {count}: {reason}")
+        _echo(f"left out, {count}: {reason}")
     for note in opened.notes:
-        typer.echo(f"note: {note}")
+        _echo(f"note: {note}")
 
 
 @app.command()
@@ -345,6 +369,7 @@ def _weights(weights: str) -> str:
 def refusals() -> Iterator[None]:
     """Turn what the user can mend into one readable message and exit status 2, without a traceback."""
     from ecmf_lib.bundle_files import BundleError
+    from ecmf_lib.cluster_session import ClusterError
     from ecmf_lib.corpus import CorpusError
     from ecmf_lib.encoders import EncoderError
     from ecmf_lib.enrich_prompt import EnrichError
@@ -359,6 +384,7 @@ def refusals() -> Iterator[None]:
     except (
         SettingsError,
         BundleError,
+        ClusterError,
         CorpusError,
         DataError,
         EncoderError,
@@ -369,8 +395,14 @@ def refusals() -> Iterator[None]:
         WorkerError,
         OSError,
     ) as error:
-        typer.secho(str(error), err=True, fg="red")
+        _echo(str(error), err=True, fg="red")
         raise typer.Exit(2) from None
+
+
+def _echo(text: str, **look) -> None:
+    """To the terminal, which obeys control characters: those from files and servers are spelt out."""
+    spelt = (f"\\u{ord(c):04x}" if unicodedata.category(c) in _UNSEEN and c not in "\n\t" else c for c in text)
+    typer.secho("".join(spelt), **look)
 
 
 def _say_ledger(project) -> None:
@@ -379,9 +411,9 @@ def _say_ledger(project) -> None:
     left_out = len(project.corpus.left_out)
     typer.echo(f"{project.corpus.name}: {done} clips done, {len(failed)} failed, {left_out} left out")
     if project.enriched is not None:
-        typer.echo(f"enrichment: {project.provenance()['enrichment']}")
+        _echo(f"enrichment: {project.provenance()['enrichment']}")
     for row in failed.head(10).itertuples():
-        typer.echo(f"  {row.id}: {row.reason}")
+        _echo(f"  {row.id}: {row.reason}")
 
 
 def _assignments(pairs: list[str] | None) -> dict:

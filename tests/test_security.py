@@ -115,3 +115,9 @@ def test_the_scan_of_notebooks_finds_shells():
         "%run other.py",
         "%%bash",
     ]
+
+
+def test_the_page_about_security_names_tests_that_are_there():
+    page = (REPO / "docs/security.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+\.py)`", page))
+    assert len(named) > 10 and not [name for name in named if not (REPO / "tests" / name).is_file()]

@@ -262,3 +262,12 @@ def test_a_server_that_repeats_its_address_is_not_quoted():
     told = without_address("POST https://llm.example/v1/chat: llm.example refused", "https://llm.example/v1/")
     assert "llm.example" not in told and told.endswith("refused")
     assert without_address("a gpu is a gpu", "http://gpu/v1") == "a gpu is a gpu", "a plain word may be any"
+
+
+def test_a_terminal_obeys_nothing_of_what_a_manifest_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("ECMF_DATA", str(tmp_path / "data"))
+    (tmp_path / "manifest.csv").write_text(f"id,label,video\na,{SIGNS[0]},\u202ex.mp4\n", encoding="utf-8")
+    result = CliRunner().invoke(app, ["check", str(tmp_path)])
+    assert result.exit_code == 2 and "unknown label" in result.output
+    assert "\\u001b[31mred" in result.output and "\\u202e" in result.output, "spelt out"
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", result.output)
