@@ -324,12 +324,12 @@ def open_table(
     table = _read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path, encoding=encoding)
     table = _map_columns(table, columns or {}, path)
     table, left_out = _map_labels(table, labels or {})
-    rows = (table.index + 2).tolist()
+    rows = table.index + 2
     return make_corpus(
         name or _name_after(path.parent.name if path.stem == "manifest" else path.stem),
         path.parent,
         table,
-        where=lambda index, column: (path.name, rows[index] if index >= 0 else 1),
+        where=lambda index, column: (path.name, int(rows[index]) if index >= 0 else 1),
         left_out=left_out,
         licence=licence,
     )
@@ -394,7 +394,10 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         values = table[column].dropna()
         if (values % 1 == 0).all():  # False for infinity
             table[column] = table[column].astype("Int64")
-    return table.astype(object).where(table.notna(), "").astype(str).reset_index(drop=True)
+    for column in table:
+        if table[column].dtype != "str":
+            table[column] = table[column].astype(object).where(table[column].notna(), "").astype(str)
+    return table.fillna("").reset_index(drop=True)
 
 
 def _map_columns(table: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
@@ -409,6 +412,8 @@ def _map_columns(table: pd.DataFrame, columns: Mapping[str, str], path: Path) ->
 
 def _map_labels(table: pd.DataFrame, labels: Mapping[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Labels in our words, and the clips whose label has no class here. The index stays: it tells the row."""
+    if not labels:
+        return table, _left_out([])
     nothing = pd.Series("", index=table.index, dtype=str)
     words, ids = table.get("label", nothing), table.get("id", nothing)
     dropped = words.map(lambda word: labels.get(word) == "").astype(bool)

@@ -18,14 +18,16 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
 from ecmf_lib.config import EMOTIONS
+from ecmf_lib.corpus_files import file_problems, inside
 from ecmf_lib.tables import CorpusError, decode_text, problem_table, read_csv, refusal, wrongly_encoded
+from ecmf_lib.text_check import doubtful, matches
 
 __all__ = [
     "ANNOTATOR",
@@ -50,6 +52,7 @@ OPTIONAL = ("take", "dialogue", "turn", "enrichment", "transcript_source", "part
 SPLITS = ("labelled", "unlabelled", "test")
 PARTS = ("train", "test")  # of a published split
 ANNOTATOR = re.compile(r"annotator_\w+")
+_AT_ONCE = 50_000  # rows that are text at a time
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ class Corpus:
     def select(self, ids: Iterable[str]) -> Corpus:
         """The same corpus with only these clips, in manifest order."""
         wanted = set(ids)
-        return replace(self, clips=self.clips[self.clips["id"].isin(wanted)].reset_index(drop=True))
+        chosen = [clip in wanted for clip in self.clips["id"].tolist()]
+        return replace(self, clips=self.clips[chosen].reset_index(drop=True))
 
     @property
     def annotators(self) -> list[str]:
@@ -151,8 +155,12 @@ class Corpus:
     @property
     def fingerprint(self) -> str:
         """16 hex digits of the manifest and the classes. The media's own content is in the ledger's digests."""
-        text = self.clips.to_csv(index=False, lineterminator="\n") + "|".join(self.classes)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        digest = hashlib.sha256()
+        for start in range(0, max(len(self), 1), _AT_ONCE):
+            part = self.clips.iloc[start : start + _AT_ONCE]
+            digest.update(part.to_csv(index=False, header=start == 0, lineterminator="\n").encode())
+        digest.update("|".join(self.classes).encode())
+        return digest.hexdigest()[:16]
 
     def groups(self, ids: Iterable[str] | None = None) -> tuple[list[str], str]:
         """What folds hold apart for each clip, and its name.
@@ -287,7 +295,7 @@ def _default(clips: pd.DataFrame, column: str):
     if column != "split":
         return ""
     labels = clips["label"] if "label" in clips.columns else pd.Series("", index=clips.index)
-    return labels.fillna("").map(lambda label: "labelled" if label else "unlabelled")
+    return np.where(labels.fillna("") != "", "labelled", "unlabelled")
 
 
 _Found = tuple[int, str, str]  # index of the clip (-1: the whole manifest), column, problem
@@ -317,7 +325,7 @@ def _column_problems(clips: pd.DataFrame, classes: tuple[str, ...]) -> list[_Fou
         {
             "id": pa.Column(
                 str,
-                [pa.Check(lambda s: s.map(safe_id), error="unsafe")],
+                [pa.Check(_safe_ids, error="unsafe")],
                 unique=True,
                 report_duplicates="exclude_first",
             ),
@@ -364,56 +372,39 @@ def _say(case, classes: tuple[str, ...]) -> str:
 _ID_RULES = 'no / \\ : * ? " < > | or control characters, no dot or blank first or last, 1-150 characters'
 
 
+_PLAIN_ID = r"^[\w-](?:[\w .-]{0,148}[\w-])?$"
+
+
 def safe_id(name: str) -> bool:
     """Whether a name can be that of a file or folder on every system."""
     good = all(unicodedata.category(c)[0] != "C" and c not in '/\\:*?"<>|' for c in name)
     return good and 0 < len(name) <= 150 and not name.startswith((".", " ")) and not name.endswith((".", " "))
 
 
-def inside(root: Path, name: str, resolved: dict[Path, Path] | None = None) -> bool:
-    """Whether ``root/name`` stays in ``root``: relative, no ``..``, no link that leads out.
-
-    Parameters
-    ----------
-    resolved : dict, optional
-        Folder → where it really lies, filled here: a check of many names resolves each folder once.
-    """
-    for flavour in (PurePosixPath(name), PureWindowsPath(name)):
-        if flavour.is_absolute() or flavour.drive or ".." in flavour.parts or "\0" in name:
-            return False
-    resolved = {} if resolved is None else resolved
-    path = root / name
-    for folder in (root, path.parent):
-        if folder not in resolved:
-            resolved[folder] = folder.resolve()
-    target = path.resolve() if path.is_symlink() else resolved[path.parent]
-    return target.is_relative_to(resolved[root])
+def _safe_ids(ids: pd.Series) -> pd.Series:
+    """:func:`safe_id` of each; nearly all names are plain ASCII, and one search tells."""
+    safe = pd.Series(matches(ids, _PLAIN_ID), index=ids.index)
+    safe[~safe] = ids[~safe].map(safe_id)
+    return safe
 
 
 def _path_problems(clips: pd.DataFrame, root: Path, missing_files: str) -> list[_Found]:
-    found: list[_Found] = []
-    resolved: dict[Path, Path] = {}
-    for column in ("video", "audio"):
-        for index, name in clips[column].items():
-            if name == "":
-                continue
-            if not inside(root, name, resolved):
-                mend = "write it relative to that folder, without '..', and copy what a link points to into it"
-                found.append((index, column, f"path {name!r} leaves the corpus folder; {mend}"))
-            elif missing_files == "refuse" and not (root / name).is_file():
-                found.append((index, column, f"no file '{name}' in {root}; add it or remove the row"))
-    return found
+    return [
+        (index, column, problem)
+        for column in ("video", "audio")
+        for index, problem in file_problems(clips[column], root, missing=missing_files == "refuse")
+    ]
 
 
 def _text_problems(clips: pd.DataFrame) -> list[_Found]:
     found = []
-    texts = [
-        (column, *cell) for column in ("transcript", "enrichment") if column in clips for cell in clips[column].items()
-    ]
-    for column, index, text in texts:
-        if text != "" and text.strip() == "":
-            found.append((index, column, f"empty text (only blanks); leave the cell empty if there is no {column}"))
-        problem = wrongly_encoded(text)
-        if problem:
-            found.append((index, column, problem))
+    for column in ("transcript", "enrichment"):
+        if column not in clips:
+            continue
+        for index, text in clips[column][doubtful(clips[column])].items():
+            if text != "" and text.strip() == "":
+                found.append((index, column, f"empty text (only blanks); leave the cell empty if there is no {column}"))
+            problem = wrongly_encoded(text)
+            if problem:
+                found.append((index, column, problem))
     return found

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+
+from ecmf_lib.plain_csv import read_plain
+from ecmf_lib.text_check import visible
 
 #: How many problems a message spells out; all of them are in ``CorpusError.problems``.
 SHOWN = 30
+_AT_ONCE = 20_000  # rows that are Python lists at a time
 PROBLEM_COLUMNS = ("file", "row", "id", "column", "problem")
 
 
@@ -52,25 +59,59 @@ def read_csv(path: Path, *, encoding: str | None = None) -> pd.DataFrame:
         with more cells than the header.
     """
     path = Path(path)
-    lines = read_rows(path, encoding=encoding)
-    if not lines:
+    raw = _bytes_of(path)
+    table = _plain(raw, path) if encoding in (None, "utf-8-sig") else None
+    table = _row_by_row(raw, path, encoding) if table is None else table
+    return table.loc[:, [name != "" for name in table.columns]]
+
+
+def _plain(raw: bytes, path: Path) -> pd.DataFrame | None:
+    """The quick way for a csv as programs write them; None for any other."""
+    try:
+        start = io.TextIOWrapper(io.BytesIO(raw), "utf-8-sig", newline="")
+        header = next(csv.reader(start, skipinitialspace=True, strict=True), [])
+    except (csv.Error, UnicodeError):
+        return None
+    if not header or not all(name.strip() for name in header):
+        return None
+    names = _checked_header(header, path)
+    found = read_plain(raw, names)
+    if found is None:
+        return None
+    blank = _blank_rows(found)
+    table = found.to_pandas().astype(str)
+    table = table.drop(index=blank) if len(blank) else table
+    table.index = pd.Index(table.index, dtype=int)
+    return table
+
+
+def _blank_rows(table: pa.Table) -> list[int]:
+    rows = np.arange(table.num_rows)
+    for column in table.columns:
+        if len(rows):
+            rows = rows[~visible(column.take(pa.array(rows)) if len(rows) < len(column) else column)]
+    return [row for row in rows.tolist() if not any(column[row].as_py().strip() for column in table.columns)]
+
+
+def _row_by_row(raw: bytes, path: Path, encoding: str | None) -> pd.DataFrame:
+    rows = _rows(decode_text(raw, path, encoding), path)
+    _, header = next(rows, (0, None))
+    if header is None:
         raise CorpusError(f"{path}: the file is empty; expected a csv with a header line")
-    (_, header), *rows = lines
     names = _checked_header(header, path)
     width = len(names)
-    too_long = [row for row, cells in rows if any(cell.strip() for cell in cells[width:])]
+    too_long, parts = [], []
+    while part := list(itertools.islice(rows, _AT_ONCE)):
+        too_long += [row for row, cells in part if any(cell.strip() for cell in cells[width:])]
+        cells = [(cells + [""] * (width - len(cells)))[:width] for _, cells in part]
+        index = pd.Index([row - 2 for row, _ in part], dtype=int)
+        parts.append(pd.DataFrame(cells, columns=names, index=index, dtype=str))
     if too_long:
         raise CorpusError(
             f"{path}: {len(too_long)} row(s) have more cells than the {width} columns of the header: "
             f"{shown_rows(too_long)}; put a cell that holds a comma in double quotes"
         )
-    table = pd.DataFrame(
-        [(cells + [""] * (width - len(cells)))[:width] for _, cells in rows],
-        columns=names,
-        index=pd.Index([row - 2 for row, _ in rows], dtype=int),
-        dtype=str,
-    )
-    return table.loc[:, [name != "" for name in names]]
+    return pd.concat(parts) if parts else pd.DataFrame(columns=names, index=pd.Index([], dtype=int), dtype=str)
 
 
 def read_rows(path: Path, *, encoding: str | None = None) -> list[tuple[int, list[str]]]:
@@ -81,11 +122,14 @@ def read_rows(path: Path, *, encoding: str | None = None) -> list[tuple[int, lis
     CorpusError
         Unreadable, no text in the encodings of :func:`read_csv`, or a quote that is not closed.
     """
+    return list(_rows(decode_text(_bytes_of(path), path, encoding), path))
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        raw = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read ({error.strerror}); expected a csv file") from None
-    return _split(decode_text(raw, path, encoding), path)
 
 
 def shown_rows(rows: list[int]) -> str:
@@ -93,10 +137,10 @@ def shown_rows(rows: list[int]) -> str:
     return f"row {', '.join(str(row) for row in rows[:10])}" + (", …" if len(rows) > 10 else "")
 
 
-def _split(text: str, path: Path) -> list[tuple[int, list[str]]]:
+def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     try:
-        return [(row, cells) for row, cells in enumerate(reader, start=1) if any(cell.strip() for cell in cells)]
+        yield from ((row, cells) for row, cells in enumerate(reader, start=1) if any(cell.strip() for cell in cells))
     except csv.Error as error:
         raise CorpusError(
             f"{path}: not a csv table (line {reader.line_num}: {error}); close every quote, and double those in a cell"
