@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ecmf_lib.adapter_meld import open_meld
 from ecmf_lib.adapter_mosi import belongs_to_mosi, open_mosi
+from ecmf_lib.bounded_arrays import read_npz
 from ecmf_lib.config import EMOTIONS, cache_dir
 from ecmf_lib.corpus import (
     ANNOTATOR,
@@ -496,20 +495,14 @@ def _stream_names(arrays: Mapping[str, np.ndarray], n_clips: int, file: Path) ->
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    if not zipfile.is_zipfile(path):
-        raise CorpusError(f"{path}: not an npz file, or cut short; save it again with numpy.savez")
-    arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as z:
-            for key in z.files:
-                arrays[key] = z[key]
+        return read_npz(path)
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read ({error.strerror}); expected an npz file") from None
     except ValueError as error:
-        if "allow_pickle" in str(error):
-            error = f"array '{key}' cannot be read without pickle; save plain arrays with numpy.savez"
-        raise CorpusError(f"{path}: {error}") from None
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise CorpusError(f"{path}: damaged ({error}); copy it or save it again with numpy.savez") from None
-    return {key: array for key, array in arrays.items() if isinstance(array, np.ndarray)}  # others: foreign files
+        if "pickle" in str(error):
+            error = str(error).replace(": holds Python objects (pickle)", " cannot be read without pickle")
+        raise CorpusError(f"{path}: {error}; copy it again, or save plain arrays with numpy.savez") from None
 
 
 #: Why a file like ``._s1.mp4``, which macOS adds on foreign disks, is no clip.

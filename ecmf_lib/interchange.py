@@ -7,9 +7,9 @@ refused. A clip whose features cannot be used is recorded with the reason and do
 
 from __future__ import annotations
 
+import os
 import shutil
 import unicodedata
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ecmf_lib.bounded_arrays import map_npy, npz_names, read_npz
 from ecmf_lib.bulk import Block, Read, joined, write_set
 from ecmf_lib.shards import StoreError, slug
 from ecmf_lib.store import FeatureSet, FeatureStore, describe_set
@@ -299,10 +300,12 @@ def _usable(steps: np.ndarray) -> tuple[np.ndarray | None, str]:
 
 
 def _read_npz(path: Path, id_key: str, arrays: Mapping[str, str]) -> tuple[list[str], dict[str, np.ndarray]]:
-    with _refusing(path), np.load(path, allow_pickle=False) as file:
-        absent = [name for name in (id_key, *arrays) if name not in file.files]
+    with _refusing(path):
+        names = npz_names(path)
+        absent = [name for name in (id_key, *arrays) if name not in names]
         if absent:
-            raise StoreError(f"{path}: no array '{absent[0]}'; there are {', '.join(file.files) or 'none'}")
+            raise StoreError(f"{path}: no array '{absent[0]}'; there are {', '.join(names[:30]) or 'none'}")
+        file = read_npz(path, (id_key, *arrays))
         ids = file[id_key]
         if ids.dtype.kind not in "USiu" or ids.ndim != 1:
             raise StoreError(f"{path}: array '{id_key}' is {ids.dtype} {ids.shape}; expected one text a clip")
@@ -312,15 +315,13 @@ def _read_npz(path: Path, id_key: str, arrays: Mapping[str, str]) -> tuple[list[
 
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
-    """Whatever numpy says of a broken or pickled file, with the file's name and what was expected."""
+    """What is wrong with a file, with its name and what was expected."""
     try:
         yield
     except StoreError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError, SyntaxError) as error:
-        why = str(error) or type(error).__name__
-        if "allow_pickle" in why or "Python objects" in why:
-            why = "holds Python objects (pickle)"
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
         raise StoreError(f"{path}: {why}; expected a file of plain arrays, as numpy.save or savez write it") from None
 
 
@@ -346,10 +347,10 @@ def _open_npy(folder: Path, id: str, level: str) -> tuple[np.ndarray | None, str
         if not path.resolve().is_relative_to(folder.resolve()):
             return None, f"{path.name} is a link out of the folder; copy the file"
         with _refusing(path):
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = map_npy(path)
     except StoreError as error:
         return None, str(error).replace(f"{folder}/", "")
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiub":
         return None, f"{path.name} holds no array of numbers"
     shape = array.shape
     # one step may have lost its time axis, and a time mean may have kept it
@@ -374,6 +375,6 @@ def _read_npy(folder: Path, id: str, level: str, dim: int) -> tuple[np.ndarray |
 def _file_name(id: str) -> str:
     """File of a clip; refuses ids that would be paths."""
     odd = any(unicodedata.category(letter) == "Cc" or letter in "/\\" for letter in id)
-    if odd or not id or id.startswith(".") or len(id.encode()) > 250:
+    if odd or not id or id.startswith(".") or len(os.fsencode(id)) > 250:
         raise StoreError(f"clip {id!r}: not a file name; use no / or \\, no leading dot, at most 250 bytes")
     return f"{id}.npy"

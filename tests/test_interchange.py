@@ -92,7 +92,7 @@ def test_npz_round_trip(store, tmp_path, rng):
 def test_npz_refusals_name_the_file(store, tmp_path):
     path = tmp_path / "t.npz"
     np.savez(path, id=np.array(["a", "b"], object), x=np.ones((2, 2)))
-    with pytest.raises(StoreError, match=r"t\.npz: holds Python objects \(pickle\)"):
+    with pytest.raises(StoreError, match=r"t\.npz: array 'id': holds Python objects \(pickle\)"):
         import_npz(store, path, arrays={"x": "face"})
     np.savez(path, id=np.array(["a", "b"]), x=np.ones((2, 2)))
     with pytest.raises(StoreError, match=r"t\.npz: no array 'y'; there are id, x"):
