@@ -299,7 +299,8 @@ class SetWriter:
                 continue  # torn: as if it were not there, and removed at the end
             usable = {row.pair: row for row in rows if row.state != FAILED or row.pair.id not in retried}
             self._rows[path.name] = usable
-            self._where = dict.fromkeys(usable, path.name) | self._where
+            for pair in usable:
+                self._where.setdefault(pair, path.name)
         self._kept = self._others(ids) if keep_others else []
         if about is not None and not (folder / "set.json").exists():
             self._describe()  # so that what is done can be read before the run is over
