@@ -19,7 +19,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ecmf_lib.adapter_meld import open_meld
 from ecmf_lib.adapter_mosi import belongs_to_mosi, open_mosi
-from ecmf_lib.bounded_arrays import read_npz
+from ecmf_lib.bounded import read_bytes
+from ecmf_lib.bounded_arrays import read_npz, read_parquet
 from ecmf_lib.config import EMOTIONS, cache_dir
 from ecmf_lib.corpus import (
     ANNOTATOR,
@@ -34,6 +35,7 @@ from ecmf_lib.corpus import (
     safe_id,
 )
 from ecmf_lib.demo import make_demo
+from ecmf_lib.tables import shortened
 
 #: RAVDESS's emotion codes; the last two columns are its published word and our class ("" = there is none).
 RAVDESS_EMOTIONS = {
@@ -73,6 +75,7 @@ LABEL_WORDS = (
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg")
 TABLE_SUFFIXES = (".csv", ".parquet")
+_LARGEST_TOML = 2**20  # bytes
 
 #: Columns of the extraction's ledger (:mod:`ecmf_lib.extract`), in which each stream has one of its own.
 LEDGER_COLUMNS = (
@@ -323,6 +326,8 @@ def open_table(
     table = _read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path, encoding=encoding)
     table = _map_columns(table, columns or {}, path)
     table, left_out = _map_labels(table, labels or {})
+    if table.empty and left_out.empty:
+        raise CorpusError(f"{path}: no clips; expected at least one row below the header")
     rows = table.index + 2
     return make_corpus(
         name or _name_after(path.parent.name if path.stem == "manifest" else path.stem),
@@ -367,15 +372,15 @@ class TableSettings(BaseModel):
 
 def _table_settings(path: Path) -> TableSettings:
     try:
-        settings = TableSettings(**tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        settings = TableSettings(**tomllib.loads(read_bytes(path, _LARGEST_TOML).decode("utf-8-sig")))
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         known = ", ".join(name for name in TableSettings.model_fields if name != "table")
         raise CorpusError(f"{path}: expected 'table' and optionally {known}\n  " + "\n  ".join(lines)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: not a TOML file ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{path}: not a TOML file ({shortened(str(error))})") from None
     if not inside(path.parent, settings.table):
         raise CorpusError(f"{path}: table '{settings.table}' leaves the corpus folder; copy it into {path.parent}")
     return settings
@@ -384,9 +389,11 @@ def _table_settings(path: Path) -> TableSettings:
 def _read_parquet(path: Path) -> pd.DataFrame:
     """All cells as str; whole numbers without the ".0" that missing values beside them would give them."""
     try:
-        table = pd.read_parquet(path)
-    except Exception as error:  # pyarrow raises many kinds for a broken file
-        raise CorpusError(f"{path}: not a parquet table ({error})") from None
+        table = read_parquet(path).to_pandas()
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read ({error.strerror}); expected a parquet table") from None
+    except Exception as error:  # what pandas itself wrote into the file can be anything
+        raise CorpusError(f"{path}: not a parquet table ({shortened(str(error))})") from None
     if not table.columns.is_unique:
         raise CorpusError(f"{path}: column names stand more than once, {list(table.columns)}; rename or remove some")
     for column in table.select_dtypes("floating"):
@@ -403,7 +410,8 @@ def _map_columns(table: pd.DataFrame, columns: Mapping[str, str], path: Path) ->
     """Columns by our names. One of theirs may serve several of ours, and one of ours may be replaced by another."""
     absent = [theirs for theirs in columns.values() if theirs not in table.columns]
     if absent:
-        raise CorpusError(f"{path}: no column {absent}; the table has {list(table.columns)}: mend the column mapping")
+        there = shortened(str(list(table.columns)))
+        raise CorpusError(f"{path}: no column {absent}; the table has {there}: mend the column mapping")
     ours = {ours: table[theirs] for ours, theirs in columns.items()}
     used = {name for name in columns.values() if name not in COLUMNS and not ANNOTATOR.fullmatch(name)}
     return table.drop(columns=[c for c in table.columns if c in columns or c in used]).assign(**ours)

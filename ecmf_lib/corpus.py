@@ -26,7 +26,7 @@ import pandera.pandas as pa
 
 from ecmf_lib.config import EMOTIONS
 from ecmf_lib.corpus_files import file_problems, inside
-from ecmf_lib.tables import CorpusError, decode_text, problem_table, read_csv, refusal, wrongly_encoded
+from ecmf_lib.tables import CorpusError, decode_text, problem_table, read_csv, refusal, shortened, wrongly_encoded
 from ecmf_lib.text_check import doubtful, matches
 
 __all__ = [
@@ -357,15 +357,15 @@ def _say(case, classes: tuple[str, ...]) -> str:
         return "the manifest has no such column"
     if "label" in str(case.check):
         near = difflib.get_close_matches(str(value).strip().lower(), classes, n=1)
-        return f"unknown label '{value}'; " + (
+        return f"unknown label '{shortened(str(value))}'; " + (
             f"did you mean '{near[0]}'?" if near else f"classes are {', '.join(classes)}"
         )
     if "split" in str(case.check):
-        return f"unknown split '{value}'; use one of {', '.join(SPLITS)}"
+        return f"unknown split '{shortened(str(value))}'; use one of {', '.join(SPLITS)}"
     if "part" in str(case.check):
         return f"unknown part '{value}' of a published split; use {' or '.join(PARTS)}, or leave it empty"
     if "unsafe" in str(case.check):
-        return f"unusable id {value!r}: ids name files, so {_ID_RULES}"
+        return f"unusable id {shortened(str(value))!r}: ids name files, so {_ID_RULES}"
     return f"duplicate id '{value}'"
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ecmf_lib.tables import shortened
 from ecmf_lib.text_check import text_array
 
 #: A folder is listed if the manifest names so many of its files; for fewer, each is asked for.
@@ -31,10 +32,13 @@ def inside(root: Path, name: str, resolved: dict[Path, Path] | None = None) -> b
             return False
     resolved = {} if resolved is None else resolved
     path = root / name
-    for folder in (root, path.parent):
-        if folder not in resolved:
-            resolved[folder] = folder.resolve()
-    target = path.resolve() if path.is_symlink() else resolved[path.parent]
+    try:
+        for folder in (root, path.parent):
+            if folder not in resolved:
+                resolved[folder] = folder.resolve()
+        target = path.resolve() if path.is_symlink() else resolved[path.parent]
+    except (OSError, RuntimeError):  # a name that is too long, links that go round in a circle
+        return False
     return target.is_relative_to(resolved[root])
 
 
@@ -66,9 +70,9 @@ def file_problems(names: pd.Series, root: Path, *, missing: bool) -> list[tuple[
             path = os.path.join(root, name)
             if not (inside(root, name, resolved) if folder is None or os.path.islink(path) else stays):
                 mend = "write it relative to that folder, without '..', and copy what a link points to into it"
-                found.append((place, f"path {name!r} leaves the corpus folder; {mend}"))
+                found.append((place, f"path {shortened(name)!r} leaves the corpus folder; {mend}"))
             elif missing and not os.path.isfile(path):
-                found.append((place, f"no file '{name}' in {root}; add it or remove the row"))
+                found.append((place, f"no file '{shortened(name)}' in {root}; add it or remove the row"))
     return sorted(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -433,13 +434,13 @@ def _assignments(pairs: list[str] | None) -> dict:
             raise SettingsError(f"--set {pair}: {name}: unknown; the notebooks take {', '.join(sorted(fields))}")
         kind = fields[name].annotation
         if kind in (list[str], list[float]):
-            (listed,) = csv.reader([value], skipinitialspace=True)
+            listed = _cells(pair, value)
             entries = [entry.strip() for entry in listed if entry.strip()]
             given[name] = entries if kind == list[str] else [_number(entry) for entry in entries]
         elif kind is float:
             given[name] = _number(value)
         else:
-            given[name] = int(value) if kind is int and value.lstrip("-").isdigit() else value
+            given[name] = int(value) if kind is int and re.fullmatch("-?[0-9]{1,20}", value) else value
     return given
 
 
@@ -466,6 +467,13 @@ def language_model(pairs: list[str] | None) -> dict:
         text = _relative(Path(value)) if name == "folder" else value
         given[name] = {"true": True, "false": False}.get(text, text if name in ("model", "folder") else _number(text))
     return given
+
+
+def _cells(pair: str, value: str) -> list[str]:
+    try:
+        return next(csv.reader([value], skipinitialspace=True), [])
+    except csv.Error as error:
+        raise SettingsError(f"--set {pair[:200]}: no list ({error}); put commas between the entries") from None
 
 
 def _number(value: str) -> int | float | str:
@@ -495,7 +503,10 @@ def _parameters(
 
 def _relative(path: Path) -> str:
     """A path as parameters hold it: relative to the checkout, so that executed notebooks name no machine's folders."""
-    return Path(os.path.relpath(path.expanduser().resolve(), REPO)).as_posix()
+    try:
+        return Path(os.path.relpath(path.expanduser().resolve(), REPO)).as_posix()
+    except RuntimeError as error:  # links in a circle, or ~ of somebody unknown
+        raise SettingsError(f"{path}: no such file or folder ({error}); give another path") from None
 
 
 def _relative_spec(spec: str) -> str:

@@ -28,6 +28,7 @@ from ecmf_lib.tables import problem_table, read_csv
 #: Name and family of the classifier that sees all streams. It depends on all of them, so it is no independent family.
 FUSION = "fusion"
 GIVEN = "given"
+_LEAST_TOTAL = 1e-290  # of scores in a csv: smaller ones have no digits left, and their shares would not sum to 1
 #: The enrichment is words about the voice, the face and the words: no further witness beside the streams it tells of.
 FAMILY_OF = {ENRICHMENT: "text"}
 
@@ -153,12 +154,13 @@ def read_source(path: Path, ids: Sequence[str], classes: Sequence[str], family: 
     if scored:
         chances = table[list(classes)].replace("", np.nan).apply(pd.to_numeric, errors="coerce").to_numpy(float)
         said = (table[list(classes)] != "").any(axis=1).to_numpy()
-        usable = np.isfinite(chances).all(1) & (np.nan_to_num(chances, nan=-1) >= 0).all(1) & (chances.sum(1) > 0)
+        total = chances.sum(1)
+        usable = np.isfinite(total) & (np.nan_to_num(chances, nan=-1) >= 0).all(1) & (total > _LEAST_TOTAL)
         found += [
             (str(path), int(lines[row]), table["id"][row], "", "scores must be numbers, 0 or more, not all 0")
             for row in np.flatnonzero(said & ~usable)
         ]
-        chances = np.where(said[:, None], chances / np.where(usable, chances.sum(1), 1)[:, None], np.nan)
+        chances = np.where(said[:, None], chances / np.where(usable, total, 1)[:, None], np.nan)
     else:
         number = {name: i for i, name in enumerate(classes)}
         known = table["label"].map(number).fillna(-1).to_numpy(dtype=np.int64)

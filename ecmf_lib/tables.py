@@ -14,11 +14,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ecmf_lib.bounded import read_lines
 from ecmf_lib.plain_csv import read_plain
 from ecmf_lib.text_check import visible
 
 #: How many problems a message spells out; all of them are in ``CorpusError.problems``.
 SHOWN = 30
+_LETTERS = 400  # of a problem that a message spells out
+_MOST_COLUMNS = 2000  # a wider table holds features, and each name would be compared with ours
 _AT_ONCE = 20_000  # rows that are Python lists at a time
 PROBLEM_COLUMNS = ("file", "row", "id", "column", "problem")
 
@@ -127,7 +130,7 @@ def read_rows(path: Path, *, encoding: str | None = None) -> list[tuple[int, lis
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_lines(path)
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read ({error.strerror}); expected a csv file") from None
 
@@ -148,17 +151,22 @@ def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _checked_header(header: list[str], path: Path) -> list[str]:
+    if len(header) > _MOST_COLUMNS:
+        raise CorpusError(
+            f"{path}: {len(header):,} columns, more than {_MOST_COLUMNS:,}; expected a table of clips (features: npz)"
+        )
     names = [name.strip() for name in header]
     while names and names[-1] == "":  # what a comma at the end of the line adds
         names.pop()
     if len(names) == 1 and (separator := re.search("[;\t|]", names[0])):
         raise CorpusError(
-            f"{path}: there is one column, {names[0]!r}, and no such column as 'id': the separator is "
+            f"{path}: there is one column, {shortened(names[0])!r}, and no such column as 'id': the separator is "
             f"{separator.group()!r}; save the file with commas"
         )
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if twice:
-        raise CorpusError(f"{path}: column name(s) {twice} stand more than once in the header; rename or remove one")
+        listed = shortened(str(twice))
+        raise CorpusError(f"{path}: column name(s) {listed} stand more than once in the header; rename or remove one")
     return names
 
 
@@ -299,10 +307,15 @@ def problem_table(found: Iterable[tuple[str, int, str, str, str]]) -> pd.DataFra
     return table.sort_values(["file", "row", "column"], kind="stable", ignore_index=True)
 
 
+def shortened(text: str) -> str:
+    """A text from a file as a message holds it: not longer than anybody reads."""
+    return text if len(text) <= _LETTERS else f"{text[: _LETTERS // 2]} … {text[-_LETTERS // 2 :]}"
+
+
 def refusal(what: str, problems: pd.DataFrame) -> CorpusError:
     """One message for all problems of a manifest."""
     lines = [
-        f"{p.file} row {p.row}, {p.column} (clip '{p.id}'): {p.problem}".lstrip()
+        f"{p.file} row {p.row}, {shortened(p.column)} (clip '{shortened(p.id)}'): {shortened(p.problem)}".lstrip()
         for p in problems.head(SHOWN).itertuples()
     ]
     more = [f"… and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
