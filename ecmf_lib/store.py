@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
-from ecmf_lib.gather import Gatherer
+from ecmf_lib.gather import gather
 from ecmf_lib.shards import DONE, StoreError, digest_of, index_table, read_rows, slug
 
 FORMAT = 1  # of the files in a store; raised when older ones can no longer be read
@@ -177,16 +177,9 @@ class FeatureSet:
         # memory that nobody wrote to yet costs nothing until it is filled
         features = np.empty((len(ids), self.dim), np.float32)
         features[~present] = 0
-        places = np.flatnonzero(present)
-        at = at[places]
-        gatherer = Gatherer(None if self.level == "clip" else _POOLS[pool])
-        # shard by shard, so that each is opened once whatever the order of the ids
-        order = np.argsort(self._shard[at], kind="stable")
-        ends = np.flatnonzero(np.diff(self._shard[at[order]])) + 1
-        for part in np.split(order, ends) if len(order) else []:
-            rows = at[part]
-            shard = self.folder / "shards" / self._shards[self._shard[rows[0]]]
-            gatherer.into(features, places[part], shard, self._offset[rows], self._length[rows])
+        at, paths = at[present], [f"{self.folder}/shards/{shard}" for shard in self._shards]
+        where = self._shard[at], self._offset[at], self._length[at]
+        gather(features, np.flatnonzero(present), paths, *where, None if self.level == "clip" else _POOLS[pool])
         return features, present
 
     def verify(self) -> list[str]:
@@ -233,7 +226,9 @@ def _read_index(folder: Path) -> pd.DataFrame:
     path = folder / "index.parquet"
     try:
         with pq.ParquetFile(path) as file:  # pq.read_table loads pyarrow.dataset for it
-            return file.read(use_threads=False).to_pandas()
+            index = file.read(use_threads=False).to_pandas()
+        pa.default_memory_pool().release_unused()  # else what the reader needed stays taken: more than the index
+        return index
     except FileNotFoundError:
         shards = sorted((folder / "shards").glob("*.safetensors"))
         table = index_table((shard.name, row) for shard in shards for row in read_rows(shard)).to_pandas()

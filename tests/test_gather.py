@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from ecmf_lib import gather
-from ecmf_lib.gather import Gatherer
 from ecmf_lib.shards import MISSING, Pair, Row, SetWriter, StoreError, pack_shard
 from ecmf_lib.store import FeatureSet, FeatureStore, describe_set
 
@@ -137,21 +137,28 @@ def test_a_torn_shard_and_an_absent_one_are_named(tmp_path, rng):
         found.matrix(found.ids)
 
 
+def only(path: Path, offset: int, length: int, dim: int = 3) -> np.ndarray:
+    """One clip of a shard."""
+    out, one = np.zeros((1, dim), np.float32), np.ones(1, int)
+    gather.gather(out, one * 0, [str(path)], one * 0, one * offset, one * length)
+    return out
+
+
 def test_an_index_that_does_not_fit_its_shard_is_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(pack_shard([Row(Pair("a", "k"), length=2)], np.ones((2, 3), np.float32)))
-    one = np.array([1])
-    with pytest.raises(StoreError, match=r"x\.safetensors: features of shape \[2, 3\] do not hold the rows"):
-        Gatherer().into(np.zeros((1, 3), np.float32), one * 0, path, one * 2, one)
-    with pytest.raises(StoreError, match="do not hold the rows"):
-        Gatherer().into(np.zeros((1, 4), np.float32), one * 0, path, one, one)
+    assert only(path, 1, 1).tolist() == [[1, 1, 1]]
+    with pytest.raises(StoreError, match=r"x\.safetensors: 2 time steps, the index expects more"):
+        only(path, 2, 1)
+    with pytest.raises(StoreError, match=r"x\.safetensors: F32 \[2, 3\]; expected floats \[steps, 4\]"):
+        only(path, 0, 1, dim=4)
+    for offset, length in ((-1, 1), (0, 0)):
+        with pytest.raises(StoreError, match=r"x\.safetensors: the index gives rows that cannot be"):
+            only(path, offset, length)
 
 
 def test_features_that_are_no_floats_are_refused(tmp_path):
-    from safetensors.numpy import save_file
-
     path = tmp_path / "x.safetensors"
     save_file({"features": np.ones((2, 3), np.int32)}, path)
-    one = np.array([1])
-    with pytest.raises(StoreError, match="type I32; expected F32"):
-        Gatherer().into(np.zeros((1, 3), np.float32), one * 0, path, one, one)
+    with pytest.raises(StoreError, match=r"I32 .* expected floats"):
+        only(path, 0, 1)
