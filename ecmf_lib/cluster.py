@@ -31,6 +31,7 @@ from tqdm import tqdm
 from ecmf_lib.chunk_work import ChunkDone, ChunkWork, ShardPlan
 from ecmf_lib.clip_task import ClipTask
 from ecmf_lib.cluster_actors import TRIES, Decode, DecodeAndWrite, Model, Tally, hashed
+from ecmf_lib.cluster_joblib import joblib_on_ray
 from ecmf_lib.cluster_session import ClusterError, data_settings, ray_session
 from ecmf_lib.corpus import Corpus
 from ecmf_lib.encoders.base import EncoderError
@@ -41,6 +42,8 @@ from ecmf_lib.shards import FAILED, FileDigests
 from ecmf_lib.shared_store import SharedStore
 from ecmf_lib.storage import FolderStorage, Storage
 from ecmf_lib.store import FeatureStore
+
+__all__ = ["ClusterError", "ClusterRun", "Pools", "extract_on_ray", "joblib_on_ray"]
 
 log = logging.getLogger(__name__)
 

@@ -65,6 +65,38 @@ def cache_dir() -> Path:
     return resolve(given) if given else REPO / "data"
 
 
+#: Where extraction and a local language model run: this machine, or a Ray cluster (docs/cluster.md).
+ENGINES = ("local", "ray")
+
+
+def engine_of_run(corpus_name: str) -> tuple[str, str]:
+    """Engine and share of a run: ``$ECMF_ENGINE``, and ``$ECMF_SHARE`` with the corpus's name at its end.
+
+    They are no parameters of notebooks, because no result depends on them; the options ``--engine`` and ``--share`` of
+    the command set them.
+
+    Returns
+    -------
+    engine : str
+        One of :data:`ENGINES`; "local" where nothing is said.
+    share : str
+        URL at which the nodes of a cluster keep the corpus's store; empty if they share the store's folder.
+
+    Raises
+    ------
+    SettingsError
+        For another engine, a share that is no URL, or one without the engine "ray".
+    """
+    engine, share = os.environ.get("ECMF_ENGINE") or "local", os.environ.get("ECMF_SHARE", "").rstrip("/")
+    if engine not in ENGINES:
+        raise SettingsError(f"engine '{engine}': choose from {', '.join(ENGINES)} (--engine or ECMF_ENGINE)")
+    if share and ("://" not in share or engine != "ray"):
+        raise SettingsError(
+            f"share '{share}': expected a URL such as s3://bucket/ecmf, with the engine ray (--share or ECMF_SHARE)"
+        )
+    return engine, f"{share}/{corpus_name}" if share else ""
+
+
 class Settings(BaseModel):
     """Parameters that every notebook has."""
 

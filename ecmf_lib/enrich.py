@@ -58,7 +58,12 @@ Enricher = CuesEnricher | LLMEnricher | LocalEnricher
 
 
 def enrich(
-    cues: Sequence[Cues], enricher: Enricher, *, cache: Path | str | None, progress: bool = True
+    cues: Sequence[Cues],
+    enricher: Enricher,
+    *,
+    cache: Path | str | None,
+    progress: bool = True,
+    engine: str = "local",
 ) -> list[Enrichment]:
     """Enrich clips.
 
@@ -71,6 +76,9 @@ def enrich(
         run that was interrupted goes on where it was. None keeps answers in memory only.
     progress : bool
         Show what the run will take, and a bar.
+    engine : {"local", "ray"}
+        With "ray" a :class:`LocalEnricher` generates on the nodes of a Ray cluster, which see the words then; see
+        :mod:`ecmf_lib.cluster_enrich`. For the others it changes nothing: a server is asked from here.
 
     Returns
     -------
@@ -96,7 +104,7 @@ def enrich(
         if waiting and enricher.replay:
             _refuse_replay(cues, waiting, cache)
         if waiting:
-            _ask(cues, enricher, replies, waiting, results, progress)
+            _ask(cues, enricher, replies, waiting, results, progress, engine)
     return results
 
 
@@ -107,6 +115,7 @@ def _ask(
     waiting: dict[bytes, list[int]],
     results: list[Enrichment | None],
     progress: bool,
+    engine: str,
 ) -> None:
     """Ask for what is not in the cache, and fill it into the results."""
     if progress:
@@ -124,7 +133,13 @@ def _ask(
             bar.update(len(waiting[talk.key]))
             bar.set_postfix(fallbacks=fallbacks, refresh=False)
 
-        enricher.converse((Talk(cues[places[0]], enricher.setup) for places in waiting.values()), replies, done)
+        talks = (Talk(cues[places[0]], enricher.setup) for places in waiting.values())
+        if engine == "ray" and isinstance(enricher, LocalEnricher):
+            from ecmf_lib.cluster_enrich import converse_on_ray
+
+            converse_on_ray(enricher, talks, replies, done)
+        else:
+            enricher.converse(talks, replies, done)
 
 
 def _recalled(

@@ -15,7 +15,7 @@ from ecmf_lib.enrich_cache import Replies
 from ecmf_lib.enrich_prompt import EnrichError, check_number, load_prompt
 from ecmf_lib.enrich_talk import Reply, Request, Setup, Talk
 
-_SORTED_AT_ONCE = 32  # batches whose talks are sorted by length, so that little is spent on padding
+SORTED_AT_ONCE = 32  # batches whose talks are sorted by length, so that little is spent on padding
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class LocalEnricher:
 
     def converse(self, talks: Iterable[Talk], replies: Replies, done: Callable[[Talk], None]) -> None:
         """Bring talks to their end, a batch at a time; `done` hears of each."""
-        model = _Model(self)
+        model = LocalModel(self)
         talks = iter(talks)
-        while some := list(islice(talks, self.batch * _SORTED_AT_ONCE)):
+        while some := list(islice(talks, self.batch * SORTED_AT_ONCE)):
             while some:
-                for batch in _batches(some, self.batch):
+                for batch in batches_of(some, self.batch):
                     model.answer(batch, replies)
                 for talk in some:
                     if not talk.request:
@@ -82,7 +82,7 @@ class LocalEnricher:
                 some = [talk for talk in some if talk.request]
 
 
-class _Model:
+class LocalModel:
     """A loaded model."""
 
     def __init__(self, enricher: LocalEnricher):
@@ -109,13 +109,14 @@ class _Model:
         """Give each talk the reply to its request, from the cache if it is there."""
         known = replies.get([talk.request.key for talk in talks])
         asked = [talk for talk in talks if talk.request.key not in known or known[talk.request.key].failure]
-        new = self._generate([talk.request for talk in asked]) if asked else []
+        new = self.generate([talk.request for talk in asked]) if asked else []
         replies.put([(talk.request, talk.cues.id, reply) for talk, reply in zip(asked, new, strict=True)])
         known |= {talk.request.key: reply for talk, reply in zip(asked, new, strict=True)}
         for talk in talks:
             talk.hear(known[talk.request.key])
 
-    def _generate(self, requests: list[Request]) -> list[Reply]:
+    def generate(self, requests: list[Request]) -> list[Reply]:
+        """The model's replies to one batch."""
         import torch
 
         prompts = [self._tokenizer(self._chat(request), add_special_tokens=False)["input_ids"] for request in requests]
@@ -159,7 +160,7 @@ class _Model:
             return self._tokenizer.apply_chat_template([joined, *rest], tokenize=False, add_generation_prompt=True)
 
 
-def _batches(talks: list[Talk], size: int) -> Iterator[list[Talk]]:
+def batches_of(talks: list[Talk], size: int) -> Iterator[list[Talk]]:
     ordered = sorted(talks, key=lambda talk: sum(len(message["content"]) for message in talk.request.messages))
     return (ordered[at : at + size] for at in range(0, len(ordered), size))
 

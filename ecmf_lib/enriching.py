@@ -61,7 +61,13 @@ def reader_of(encoders: Mapping[str, Encoder], weights: Path | None) -> Encoder:
 
 
 def enriched_corpus(
-    corpus: Corpus, sets: Mapping[str, FeatureSet], enricher: Enricher, cache: Path, *, progress: bool = True
+    corpus: Corpus,
+    sets: Mapping[str, FeatureSet],
+    enricher: Enricher,
+    cache: Path,
+    *,
+    progress: bool = True,
+    engine: str = "local",
 ) -> tuple[Corpus, list[Cues], pd.DataFrame]:
     """Find cues, have them spelled out, and put the texts beside the transcripts.
 
@@ -73,6 +79,8 @@ def enriched_corpus(
         Encoder name → features, of those in :data:`MEASURES` that there are.
     cache : Path
         SQLite file with a language model's raw answers.
+    engine : {"local", "ray"}
+        As for :func:`ecmf_lib.enrich.enrich`.
 
     Returns
     -------
@@ -84,7 +92,7 @@ def enriched_corpus(
         As :func:`ecmf_lib.enrich.enrichment_table`, in manifest order.
     """
     cues = find_cues(corpus, sets)
-    table = enrichment_table(enrich(cues, enricher, cache=cache, progress=progress))
+    table = enrichment_table(enrich(cues, enricher, cache=cache, progress=progress, engine=engine))
     clips = corpus.clips.copy()
     given = clips[ENRICHMENT] if ENRICHMENT in clips else pd.Series("", index=clips.index)
     clips[ENRICHMENT] = given.where(given != "", table["text"].to_numpy())

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ecmf_lib.clip_task import FACTS, MEDIA, ClipTask, Job, Result, died, to_models
+from ecmf_lib.config import ENGINES
 from ecmf_lib.encoders.base import Encoder
 from ecmf_lib.encoders.model import Prepared
 from ecmf_lib.faces import Detector
@@ -48,9 +49,6 @@ if TYPE_CHECKING:
     from ecmf_lib.corpus import Clip, Corpus
 
 log = logging.getLogger(__name__)
-
-#: Where the work is done.
-ENGINES = ("local", "ray")
 
 #: Workers stand back a little behind a model on the same cores: its threads wait for each other, so what is taken from
 #: one of them is lost twice. 3 gave as many clips/s as 10 and a third more than 0, and does not starve workers on a

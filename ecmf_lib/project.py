@@ -23,7 +23,7 @@ from pandas.io.formats.style import Styler
 
 from ecmf_lib import __version__
 from ecmf_lib.adapters import open_corpus
-from ecmf_lib.config import ENRICHMENT, REPO, Settings, SettingsError, cache_dir, resolve
+from ecmf_lib.config import ENRICHMENT, REPO, Settings, SettingsError, cache_dir, engine_of_run, resolve
 from ecmf_lib.corpus import Corpus, FeatureRows, FeatureTable
 from ecmf_lib.cues import Cues
 from ecmf_lib.encoders import Encoder, profile
@@ -186,17 +186,19 @@ def open_project(settings: Settings, *, corpus: Corpus | None = None, progress: 
         check_weights(encoders)  # before hours of listening
         corpus = _transcribed(corpus, settings, store.root / "transcripts", progress)
     cues, enriched = [], None
+    engine, share = engine_of_run(corpus.name)
 
     def features(corpus: Corpus, encoders: Mapping[str, Encoder]) -> tuple[pd.DataFrame, dict[str, FeatureSet]]:
         how = {"n_frames": settings.frames, "workers": settings.workers, "device": settings.device}
-        ledger = extract(corpus, store, encoders, detector, progress=progress, **how)
+        ledger = extract(corpus, store, encoders, detector, progress=progress, engine=engine, share=share, **how)
         return ledger, {part: store.open(name) for part, name in ledger.attrs["sets"].items()}
 
     if enricher is not None:
         _, sets = features(corpus, with_measures(encoders))
         measured = {found.encoder: found for found in sets.values() if found.encoder in MEASURES}
         cache = store.root / "enrichment.sqlite"
-        corpus, cues, enriched = enriched_corpus(corpus, measured, enricher, cache, progress=progress)
+        how = {"progress": progress, "engine": engine}
+        corpus, cues, enriched = enriched_corpus(corpus, measured, enricher, cache, **how)
         encoders.setdefault(ENRICHMENT, reader_of(encoders, _weights_folder(settings)))
     ledger, sets = features(corpus, encoders)
     return Project(settings, corpus, encoders, detector, sets, ledger, cues, enriched)

@@ -10,7 +10,7 @@ from tiny_llm import NO_SYSTEM, write_tiny_llm
 from ecmf_lib.cues import Cues, describe
 from ecmf_lib.enrich import EnrichError, LocalEnricher, enrich, estimate, spent
 from ecmf_lib.enrich_cache import Replies
-from ecmf_lib.enrich_local import _Model
+from ecmf_lib.enrich_local import LocalModel
 from ecmf_lib.enrich_prompt import load_prompt
 from ecmf_lib.enrich_talk import Talk
 
@@ -58,7 +58,7 @@ def test_a_batch_gives_the_answers_of_the_model_by_hand(tiny):
         with torch.inference_mode():
             made = model.generate(ids, max_new_tokens=6, do_sample=False)[0, ids.shape[1] :]
         expected.append((tokenizer.decode(made, skip_special_tokens=True), ids.shape[1]))
-    replies = _Model(enricher)._generate(requests)
+    replies = LocalModel(enricher).generate(requests)
     assert [(reply.text, reply.tokens_in) for reply in replies] == expected
     assert all(reply.tokens_out <= 6 and reply.finish in ("stop", "length") for reply in replies)
 
@@ -72,7 +72,7 @@ def test_a_good_answer_is_enriched(tiny, monkeypatch):
         texts = [json.dumps(good_answer(json.loads(request.data))) for request in requests]
         return [Reply(text if request.answer else "hm", "stop") for text, request in zip(texts, requests, strict=True)]
 
-    monkeypatch.setattr(_Model, "_generate", generate)
+    monkeypatch.setattr(LocalModel, "generate", generate)
     enriched = enrich(clips(5), LocalEnricher(tiny, batch=2), cache=None, progress=False)
     assert [one.state for one in enriched] == ["repaired"] * 5
     assert enriched[0].by == f"{LocalEnricher(tiny).setup.model}, prompt v1.en"
@@ -81,7 +81,7 @@ def test_a_good_answer_is_enriched(tiny, monkeypatch):
 @pytest.mark.parametrize("template", [None, NO_SYSTEM])
 def test_without_a_template_or_a_system_role(tmp_path, template):
     folder = write_tiny_llm(tmp_path / "tiny", template=template)
-    model = _Model(LocalEnricher(folder, device="cpu"))
+    model = LocalModel(LocalEnricher(folder, device="cpu"))
     request = Talk(clips(1)[0], LocalEnricher(folder).setup).request
     chat = model._chat(request)
     assert load_prompt("v1", "en").instructions in chat and request.data in chat
@@ -154,5 +154,5 @@ def test_replies_of_duplicates_in_one_batch(tiny):
     enricher = LocalEnricher(tiny, max_tokens=4, device="cpu")
     talks = [Talk(clips(1)[0], enricher.setup) for _ in range(2)]
     with Replies(None) as replies:
-        _Model(enricher).answer(talks, replies)
+        LocalModel(enricher).answer(talks, replies)
     assert all(talk.request.answer is not None for talk in talks)

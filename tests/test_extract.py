@@ -638,7 +638,7 @@ def test_an_interrupted_run_ends_workers_and_model(corpus, tmp_path, monkeypatch
 
     before = set(workers.multiprocessing.active_children())
     monkeypatch.setenv("ECMF_TEST_PAUSE", "0.01")
-    monkeypatch.setattr(extraction._Run, "_conclude", interrupted)
+    monkeypatch.setattr(extraction.Run, "_conclude", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(corpus, tmp_path / "store", with_model())
     assert set(workers.multiprocessing.active_children()) <= before
