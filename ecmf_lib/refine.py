@@ -276,7 +276,8 @@ def _decide(data: FusionData, sources: list[Source], agreed: Consensus, rule: Ru
     else:
         weight[rest] = left[rest]
     action = np.where(relabelled, "relabel", np.where(rest, rule.otherwise, "keep"))
-    agree = [[source.name for source in sources if source.says[i] == labels[i]] for i in rows]
+    same = [(source.name, (source.says == labels).tolist()) for source in sources]
+    agree = [[name for name, agrees in same if agrees[i]] for i in rows]
     for_label = sum((family.says == labels).astype(np.int64) for family in families)
     why = [
         _why(names, action[i], given[i], top[i], left[i], sure[i], int(for_top[i]), thresholds[given[i]], rule)
