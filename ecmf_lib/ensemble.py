@@ -81,8 +81,8 @@ class Bundle:
         Probabilities are the mean of the members' log-probabilities, divided by the temperature and renormalised;
         weights are the members' mean.
         """
-        blocks = [data.select(np.arange(i, min(i + _AT_ONCE, len(data)))) for i in range(0, len(data), _AT_ONCE)]
-        both = [self._predict(block) for block in blocks]
+        blocks = (np.arange(i, min(i + _AT_ONCE, len(data))) for i in range(0, len(data), _AT_ONCE))
+        both = [self._predict(data.select(block)) for block in blocks]
         return np.concatenate([p for p, _ in both]), np.concatenate([w for _, w in both])
 
     def _predict(self, data: FusionData) -> tuple[np.ndarray, np.ndarray]:
