@@ -51,7 +51,8 @@ class Job:
     def shape(self, recipe: Recipe) -> Hashable:
         """Jobs of the same shape, kind, options and recipe can be trained together."""
         dims = tuple((name, *z.shape[1:]) for name, z in self.x.items())
-        return dims, len(self.data.classes), members_of(self.fold, recipe), steps_of(len(self.data), recipe)
+        n = len(self.data)
+        return dims, len(self.data.classes), members_of(self.fold, recipe), steps_of(n, recipe), recipe.sized(n).lr
 
 
 def train_together(
@@ -94,6 +95,7 @@ def train_together(
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS cannot be deterministic
     ahead = ahead or (1 if torch.device(device).type == "cpu" else AHEAD)
     with reproducible(jobs[0].seed):
+        recipe = recipe.sized(max(len(job.data) for job in jobs))
         return _Group(jobs, kind, options, recipe, epochs, torch.device(device), ahead).run()
 
 

@@ -228,6 +228,15 @@ def test_adamw_decays_matrices_only_and_adam_everything():
     assert plain.param_groups[0]["lr"] == Recipe().lr
 
 
+def test_the_batch_goes_by_the_number_of_clips():
+    """A quarter of few clips, 64, and 128 with a larger step for many; a batch that is asked for is kept."""
+    open_, asked = Recipe(), Recipe(batch=32)
+    found = [(open_.sized(n).batch, open_.sized(n).lr) for n in (1, 100, 1000, members.MANY)]
+    assert found == [(1, 3e-3), (25, 3e-3), (64, 3e-3), (128, pytest.approx(3e-3 * 2**0.5))]
+    assert [(asked.sized(n).batch, asked.sized(n).lr) for n in (100, 9999)] == [(25, 3e-3), (32, 3e-3)]
+    assert [members.steps_of(n, open_) for n in (3, 100, 1000, 4096)] == [3, 4, 16, 32]
+
+
 def test_the_cosine_ends_at_0():
     stack = {"weight": torch.ones(2, 3, 3, requires_grad=True)}
     optimiser, schedule = members._optimiser(stack, Recipe(), 10)
