@@ -190,11 +190,11 @@ def _honest_rounds(data, groups, unlabelled, seed, rounds: Rounds) -> list[dict]
     for number in range(fold.max() + 1):
         train, held = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         part, apart = data.select(train), groups[train]
-        known = np.isin(speakers, groups[held])  # unlabelled clips of a speaker who is scored stay out
-        others = (unlabelled.select(~known) if known.any() else unlabelled) if not known.all() else None
-        if others is not None and len(others) > PROBED:
-            drawn = np.random.default_rng([seed, number]).permutation(len(others))[:PROBED]
-            others = others.select(np.sort(drawn))
+        rows = np.flatnonzero(~np.isin(speakers, groups[held]))  # those of a speaker who is scored stay out
+        if len(rows) > PROBED:
+            drawn = np.random.default_rng([seed, number]).permutation(len(rows))[:PROBED]
+            rows = rows[np.sort(drawn)]
+        others = unlabelled if len(rows) == len(unlabelled) else unlabelled.select(rows) if len(rows) else None
         current, now = part, apart.tolist()
         for turn in range(rounds.most + 1):
             judge = Judges.fit(current, now, seed=seed + turn, inner=INNER)  # is scored, and judges for the next round
@@ -250,8 +250,9 @@ class SelfTrainer:
         usable = np.array([speaker not in scored for speaker in self.unlabelled.speakers])
         if not usable.any():
             return part, groups
+        others = self.unlabelled if usable.all() else self.unlabelled.select(usable)  # a copy is gigabytes
         try:
-            found = self_train(part, groups, self.unlabelled.select(usable), seed=seed, rounds=self.rounds)
+            found = self_train(part, groups, others, seed=seed, rounds=self.rounds)
         except DataError:  # too few labelled clips for inner folds: nothing can be learned about the others
             return part, groups
         return found.data, found.groups
