@@ -42,8 +42,8 @@ test: lint  ## lint, run the tests, execute every notebook with tiny parameters
 lab: setup  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
-bench: setup  ## speed and memory, each next to the bound it is measured against
-	@for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+bench: setup  ## speed against bounds and rivals, a quarter of an hour: one table, reports/bench/index.html
+	$(BIN)/python benchmarks/bench.py
 
 lock:  ## refresh requirements.lock from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+from rows import Row, record
 
 from ecmf_lib.config import EMOTIONS
 from ecmf_lib.cues import Cues
@@ -139,6 +140,11 @@ def main() -> None:
 
     rows = [throughput(given.delay, concurrency, given.requests) for concurrency in given.concurrency]
     print(pd.DataFrame(rows).to_string(index=False, float_format="%.2f"))
+    record([
+        Row(f"language model, {row['concurrency']} requests at once", row["clips/s"], row["bound"], "clips/s",
+            f"a server that answers after {given.delay:g} s", row["of the bound"], "of the bound", 0.85)
+        for row in rows
+    ])  # fmt: skip
     if given.clips:
         process = multiprocessing.get_context("spawn").Process(target=read_back, args=(given.clips,))
         process.start()

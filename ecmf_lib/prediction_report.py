@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import tempfile
-import unicodedata
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from ecmf_lib.pages import page, say
 from ecmf_lib.plots.style import EMOTION_COLOURS, STREAM_COLOURS, colours
 from ecmf_lib.review_csv import guarded, write_cells
 from ecmf_lib.study_clips import middle_frame
@@ -25,24 +24,12 @@ if TYPE_CHECKING:
 PICTURES = 200  # clips whose picture is in the page: each has to be decoded again
 _HEIGHT = 90  # px
 _STYLE = """
-body { margin: 0; background: #fff; color: #1d2430; }
-body { font: 15px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; }
-main { max-width: 68rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
-table { border-collapse: collapse; font-size: .88rem; width: 100%; margin: .8rem 0; }
-th, td { border-bottom: 1px solid #d8dce3; padding: .45rem .6rem; text-align: left; vertical-align: top; }
-thead th { border-bottom: 2px solid #1d2430; }
-td { overflow-wrap: anywhere; } td.bars { min-width: 13rem; }
+td.bars { min-width: 13rem; }
 .bar { display: grid; grid-template-columns: 5.2rem 1fr 2.6rem; gap: .4rem; align-items: center; font-size: .8rem; }
 .bar i { display: block; height: .65rem; border-radius: 2px; } .bar b { font-weight: 400; text-align: right; }
-.soft { color: #5b6675; font-size: .85rem; } .failed { background: #fdecea; }
+.failed { background: #fdecea; } img { max-height: 90px; border-radius: 3px; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; }
 dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
-img { display: block; max-height: 90px; border-radius: 3px; }
-"""
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>ECMF predictions</title><style>{style}</style></head><body><main>{body}</main></body></html>
 """
 
 
@@ -78,10 +65,10 @@ def report_page(table: pd.DataFrame, bundle: Bundle, corpus: Corpus | None) -> s
         if len(done) > PICTURES:
             body += f'<p class="soft">Pictures of the first {PICTURES} clips only.</p>'
     if len(failed):
-        rows = [f"<tr class='failed'><td>{_say(r['file'])}</td><td>{_say(r['reason'])}</td></tr>"
+        rows = [f"<tr class='failed'><td>{say(r['file'])}</td><td>{say(r['reason'])}</td></tr>"
                 for r in failed.to_dict("records")]  # fmt: skip
         body += f"<h2>Not predicted</h2><table><thead><tr><th>file</th><th>why</th></tr></thead>{''.join(rows)}</table>"
-    return _PAGE.format(style=_STYLE, body=body)
+    return page("ECMF predictions", body, _STYLE)
 
 
 def _of_bundle(bundle: Bundle) -> str:
@@ -95,8 +82,8 @@ def _of_bundle(bundle: Bundle) -> str:
     facts["labels"], facts["streams"] = about.get("labels", ""), ", ".join(bundle.streams)
     facts["members"] = f"{len(bundle.models)}, temperature {bundle.temperature:.2f}"
     facts |= {"bundle": bundle.digest[:16], "code": about.get("code", "")}
-    notes = "".join(f'<p class="soft">{_say(note)}</p>' for note in about.get("notes") or [])
-    listed = "".join(f"<dt>{_say(name)}</dt><dd>{_say(value)}</dd>" for name, value in facts.items())
+    notes = "".join(f'<p class="soft">{say(note)}</p>' for note in about.get("notes") or [])
+    listed = "".join(f"<dt>{say(name)}</dt><dd>{say(value)}</dd>" for name, value in facts.items())
     return f'<dl class="soft">{listed}</dl>{notes}'
 
 
@@ -105,10 +92,10 @@ def _row(row: dict, bundle: Bundle, palette: tuple[dict, dict], corpus: Corpus |
     weights = [(name, row[f"w_{name}"], palette[1][name]) for name in bundle.streams]
     extra = [f"without {row['missing']}"] if row["missing"] else []
     extra += [row["note"]] if row["note"] else []
-    small = "".join(f'<div class="soft">{_say(text)}</div>' for text in [row["transcript"], *extra] if text)
+    small = "".join(f'<div class="soft">{say(text)}</div>' for text in [row["transcript"], *extra] if text)
     image = _picture(corpus, row["id"]) if picture and corpus is not None else ""
     return (
-        f"<tr><td>{image}{_say(row['file'])}{small}</td><td><strong>{_say(row['predicted'])}</strong></td>"
+        f"<tr><td>{image}{say(row['file'])}{small}</td><td><strong>{say(row['predicted'])}</strong></td>"
         f'<td class="bars">{_bars(chances)}</td><td class="bars">{_bars(weights)}</td></tr>'
     )
 
@@ -119,7 +106,7 @@ def _bars(values: list[tuple[str, float, str]]) -> str:
         known = not np.isnan(value)
         width = 100 * min(max(value, 0), 1) if known else 0
         bar = f'<span><i style="width:{width:.1f}%;background:{colour}"></i></span>'
-        bars.append(f'<div class="bar"><span>{_say(name)}</span>{bar}<b>{f"{value:.2f}" if known else ""}</b></div>')
+        bars.append(f'<div class="bar"><span>{say(name)}</span>{bar}<b>{f"{value:.2f}" if known else ""}</b></div>')
     return "".join(bars)
 
 
@@ -132,12 +119,6 @@ def _picture(corpus: Corpus, clip: str) -> str:
     small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
     good, packed = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
     return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(packed).decode()}">' if good else ""
-
-
-def _say(value: object) -> str:
-    """A text in a page: escaped, and what would not be seen, or would turn the line around, spelt out."""
-    text = "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in str(value))
-    return escape(text, quote=True)
 
 
 def _cell(value: object) -> str:
