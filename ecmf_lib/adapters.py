@@ -124,6 +124,8 @@ def _existing(path: Path) -> Path:
         raise CorpusError(
             f"no corpus '{path}': give 'demo', a folder that exists, or ADAPTER:FOLDER with one of {kinds}"
         )
+    if not path.is_file() and not path.is_dir():
+        raise CorpusError(f"{path}: a pipe, socket or device; give a file or a folder")
     return path
 
 

@@ -27,6 +27,7 @@ _VERSIONS = {(1, 0): (2, "latin1"), (2, 0): (4, "latin1"), (3, 0): (4, "utf-8")}
 _LONGEST_HEADER = 10_000  # numpy's own limit
 _LEAST_UNPACKED, _MOST_TIMES = 2**28, 100  # what a file may unpack to: so many bytes, or so many times its size
 _LEAST_ROWS = 100_000  # rows a parquet file may have in any case; beyond, each has a byte of its file
+_OF_ITS_OWN = 4  # bytes in the file for each text of a column that cannot be one text many times
 _EMPTY = 10_000_000  # longest side of an array without content
 
 
@@ -187,10 +188,13 @@ def read_parquet(path: Path, columns: Collection[str] | None = None) -> pa.Table
         _check_unpacked(sum(max(group.total_byte_size, 0) for group in groups), size, "is read")
         if told.num_rows > max(_LEAST_ROWS, size):
             raise ValueError(f"it promises {told.num_rows:,} rows in {size:,} bytes, where each has an id of its own")
-        # texts as numbers into a list of different ones, so that their length is known before each is spelt out
-        texts = [field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)]
+        # texts that repeat come as numbers into a list, so that their length is known before each is spelt out
+        chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+        repeat = {c.path_in_schema for c in chunks if c.total_compressed_size < _OF_ITS_OWN * c.num_values}
+        fields = [field for field in pq.read_schema(path) if field.name in repeat]
+        texts = [field.name for field in fields if pa.types.is_string(field.type)]
         with pq.ParquetFile(path, read_dictionary=texts) as file:
-            table = file.read(columns=None if columns is None else list(columns))
+            table = file.read(columns=None if columns is None else list(columns), use_threads=False)
         spelt = 0
         for column in table.columns:
             for part in column.chunks if pa.types.is_dictionary(column.type) else []:

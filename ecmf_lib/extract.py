@@ -22,15 +22,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from ecmf_lib.bounded import parse_json
+from ecmf_lib.bounded_arrays import read_parquet
 from ecmf_lib.clip_task import FACTS, MEDIA, ClipTask, Job, Result, died, to_models
 from ecmf_lib.config import ENGINES
 from ecmf_lib.encoders.base import Encoder
 from ecmf_lib.encoders.model import Prepared
 from ecmf_lib.faces import Detector
 from ecmf_lib.model_stage import Answers, ModelStage, computed, provenance
+from ecmf_lib.set_files import read_about
 from ecmf_lib.shards import (
     DONE,
     FAILED,
@@ -165,14 +167,27 @@ def read_ledger(store: FeatureStore | str | Path, corpus_name: str) -> pd.DataFr
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     path = _ledger_folder(store, corpus_name) / "ledger.parquet"
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path)
+        told = parse_json(table.schema.metadata[b"ecmf"])
+        _check_ledger(table, told["sets"])
         frame = table.to_pandas()
-        frame.attrs = json.loads(table.schema.metadata[b"ecmf"])
+        frame.attrs = told
     except FileNotFoundError:
         raise StoreError(f"{store.root}: no ledger of corpus '{corpus_name}'; extract it first") from None
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path}: damaged ledger ({error}); extract again, nothing is computed twice") from None
     return frame
+
+
+def _check_ledger(table: pa.Table, sets: dict[str, str]) -> None:
+    """ValueError for a column that lacks or holds something else, or names of sets that are none."""
+    kinds = {field.name: field.type for field in table.schema}
+    expected = {field.name: field.type for field in _LEDGER} | {stream: pa.string() for stream in sets}
+    wrong = [name for name, kind in expected.items() if kinds.get(name) != kind]
+    if wrong or not all(isinstance(name, str) for name in sets.values()):
+        raise ValueError(f"{', '.join(wrong[:10]) or 'sets'} missing, or of another kind")
+    if table["id"].null_count or table["status"].null_count or table["reason"].null_count:
+        raise ValueError("a clip without id, status or reason")
 
 
 def imported_ledger(ids: list[str], sets: Mapping[str, FeatureSet]) -> pd.DataFrame:
@@ -310,8 +325,8 @@ class Run:
     def _stored_about(self, about: dict) -> dict:
         """What the store says of this set, if anything."""
         try:
-            return json.loads((self.store.folder(about["name"]) / "set.json").read_text("utf-8"))
-        except (OSError, ValueError):
+            return read_about(self.store.folder(about["name"]))
+        except StoreError:
             return {}
 
     def _ready(self, streams: Iterable[str]) -> None:

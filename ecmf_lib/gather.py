@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
-from ecmf_lib.shards import StoreError
+from ecmf_lib.shards import StoreError, open_shard
 
 BLOCK = 8 << 20  # bytes read at once into the buffer; a single clip may have more
 _GAP = 64 << 10  # bytes nobody asked for that are read along: cheaper than a read of their own
@@ -72,6 +72,7 @@ def gather(
                     shard.close()
                     shard = None  # the next may fail to open
                 shard = _Shard(paths[shards[start]], out.shape[1])
+            shard.check(int(ends[start:stop].max()))
             if pool is None and shard.dtype == out.dtype and straight(start, stop):
                 shard.read(int(offsets[start]), out[places[start] : places[stop - 1] + 1])
                 continue
@@ -96,7 +97,7 @@ class _Shard:
     def __init__(self, path: str, dim: int):
         self.path = path
         try:
-            with safe_open(path, "numpy") as shard:  # compares the length of the file with what its header promises
+            with open_shard(path) as shard:
                 features = shard.get_slice("features")
                 stored, self._shape = features.get_dtype(), features.get_shape()
             self._file = os.open(path, os.O_RDONLY)
@@ -113,10 +114,13 @@ class _Shard:
         # the format: length of the header in 8 bytes, the header, the tensors; a shard has but one
         self._start = 8 + int.from_bytes(os.pread(self._file, 8, 0), "little")
 
+    def check(self, stop: int) -> None:
+        """Refuse rows that end beyond it, before there is memory for them."""
+        if stop > self._shape[0]:
+            raise StoreError(f"{self.path}: {self._shape[0]} time steps, the index expects more; extract again")
+
     def read(self, first: int, steps: np.ndarray) -> None:
         """Fill `steps` [t, dim] with the time steps from `first` on."""
-        if first + len(steps) > self._shape[0]:
-            raise StoreError(f"{self.path}: {self._shape[0]} time steps, the index expects more; extract again")
         left, start = memoryview(steps.reshape(-1).view(np.uint8)), self._start + first * self.width
         while left:
             got = os.preadv(self._file, [left], start)

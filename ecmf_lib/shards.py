@@ -30,6 +30,9 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load
 
+from ecmf_lib.bounded import check_file, parse_json, read_bytes
+from ecmf_lib.bounded_arrays import read_parquet
+
 _DTYPES = {np.float16: "F16", np.float32: "F32", np.float64: "F64"}  # the format's names
 
 DONE, MISSING, FAILED = "done", "missing", "failed"
@@ -222,11 +225,31 @@ def read_rows(path: Path) -> list[Row]:
         If the file is torn, damaged or no shard.
     """
     try:
-        with safe_open(path, "numpy") as file:  # compares the length of the file with what its header promises
-            stored = json.loads(file.metadata()["ecmf"])
-        return [Row(Pair(id_, key), *rest) for id_, key, *rest in stored["rows"]]
+        with open_shard(path) as file:
+            stored = parse_json(file.metadata()["ecmf"])
+        return [_row(*told) for told in stored["rows"]]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path}: damaged shard ({error}); delete it and extract again") from None
+
+
+def open_shard(path: str | Path) -> safe_open:
+    """A shard, to be read as numpy arrays; what its header promises has been held against the length of the file.
+
+    Raises
+    ------
+    SafetensorError, OSError
+        If it is torn or no such file, or there is no file; also for a pipe, which would be waited for.
+    """
+    check_file(path)
+    return safe_open(path, "numpy")
+
+
+def _row(id_: str, key: str, state: str, reason: str, offset: int, length: int, facts: dict) -> Row:
+    texts = all(isinstance(text, str) for text in (id_, key, state, reason))
+    numbers = all(type(number) is int and 0 <= number < 2**62 for number in (offset, length))
+    if not (texts and numbers and state in (DONE, MISSING, FAILED) and isinstance(facts, dict)):
+        raise ValueError("a row of its list is none of a shard")
+    return Row(Pair(id_, key), state, reason, offset, length, facts)
 
 
 _INDEX = pa.schema(
@@ -374,10 +397,11 @@ class SetWriter:
     def _others(self, ids: set[str]) -> list[Pair]:
         """Rows of clips that this run does not know: those the index counts, else any (a first run not finished)."""
         try:
-            index = pq.read_table(self._folder / "index.parquet", columns=["id", "key"]).to_pylist()
-        except (OSError, pa.ArrowException):
+            index = read_parquet(self._folder / "index.parquet", Pair._fields).to_pylist()
+        except (OSError, ValueError):
             index = []
-        candidates = [Pair(row["id"], row["key"]) for row in index] + sorted(self._where)
+        counted = [Pair(**row) for row in index if len(row) == len(Pair._fields)]
+        candidates = [pair for pair in counted if all(isinstance(text, str) for text in pair)] + sorted(self._where)
         kept: dict[str, Pair] = {}
         for pair in candidates:
             if pair.id not in ids and pair in self._where:
@@ -402,7 +426,7 @@ class FileDigests:
         self._known: dict[str, list] = {}
         self._new: list[str] = []
         try:
-            lines = memory.read_text("utf-8").splitlines()
+            lines = read_bytes(memory).decode().splitlines()
         except (OSError, UnicodeDecodeError):
             lines = []
         self._learn(lines)
@@ -410,8 +434,8 @@ class FileDigests:
     def _learn(self, lines: Iterable[str]) -> None:
         for line in lines:
             try:
-                path, *known = json.loads(line)
-                self._known[path] = known
+                path, *looks, digest = parse_json(line)
+                self._known[path] = [*looks, str(digest)]
             except (ValueError, TypeError):
                 continue
 

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -29,16 +27,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
+from ecmf_lib.bounded import parse_json
 from ecmf_lib.gather import gather
-from ecmf_lib.shards import DONE, StoreError, digest_of, index_table, read_rows, slug
+from ecmf_lib.set_files import FORMAT, SET_NAME, read_about, read_index
+from ecmf_lib.shards import DONE, StoreError, digest_of, index_table, open_shard, read_rows, slug
 
-FORMAT = 1  # of the files in a store; raised when older ones can no longer be read
 _LIBRARIES = ("av", "numpy", "opencv-python", "opensmile", "safetensors", "scikit-image", "torch")
-_SET_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _POOLS = {"mean": lambda steps: steps.mean(axis=0, dtype=np.float64), "max": lambda steps: steps.max(axis=0)}
 
 
@@ -107,7 +103,7 @@ class FeatureSet:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        self.about = _read_about(self.folder)
+        self.about = read_about(self.folder)
         self.name, self.stream, self.encoder = (self.about[k] for k in ("name", "stream", "encoder"))
         self.level, self.licence, self.dim = (self.about[k] for k in ("level", "licence", "dim"))
         self.index = _read_index(self.folder)
@@ -140,7 +136,16 @@ class FeatureSet:
             raise StoreError(f"set '{self.name}' has no features of clip '{id}': {why}")
         at = self._at[id]
         offset = int(self._offset[at])
-        steps = self._open(self._shards[self._shard[at]])[offset : offset + int(self._length[at])]
+        shard, length = self._shards[self._shard[at]], int(self._length[at])
+        try:
+            steps = self._open(shard)[offset : offset + length]
+        except (SafetensorError, TypeError, ValueError) as error:
+            raise StoreError(f"{self.folder / 'shards' / shard}: damaged shard ({error}); extract again") from None
+        if steps.shape != (length, self.dim):
+            raise StoreError(
+                f"{self.folder / 'shards' / shard}: {steps.shape} for clip '{id}', the index expects "
+                f"({length}, {self.dim}); extract again"
+            )
         return steps[0] if self.level == "clip" else steps
 
     def matrix(self, ids: Sequence[str], pool: str = "mean") -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +180,10 @@ class FeatureSet:
                 f"its own ids look like '{mine}'. Open the set of this corpus"
             )
         # memory that nobody wrote to yet costs nothing until it is filled
-        features = np.empty((len(ids), self.dim), np.float32)
+        try:
+            features = np.empty((len(ids), self.dim), np.float32)
+        except MemoryError:
+            raise StoreError(f"set '{self.name}': {len(ids)} × {self.dim} features do not fit into memory") from None
         features[~present] = 0
         at, paths = at[present], [f"{self.folder}/shards/{shard}" for shard in self._shards]
         where = self._shard[at], self._offset[at], self._length[at]
@@ -188,8 +196,8 @@ class FeatureSet:
         for shard in sorted(set(self.index["shard"])):
             path = self.folder / "shards" / shard
             try:
-                with safe_open(path, "numpy") as file:
-                    promised = json.loads(file.metadata()["ecmf"])["sha256"]
+                with open_shard(path) as file:
+                    promised = parse_json(file.metadata()["ecmf"])["sha256"]
                     if hashlib.sha256(np.ascontiguousarray(file.get_tensor("features"))).hexdigest() != promised:
                         bad.append(f"{path}: content differs from its checksum; delete the file and extract again")
             except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
@@ -199,7 +207,7 @@ class FeatureSet:
     def _map(self, shard: str):
         path = self.folder / "shards" / shard
         try:
-            return safe_open(path, "numpy").get_slice("features")
+            return open_shard(path).get_slice("features")
         except (SafetensorError, OSError) as error:
             raise StoreError(
                 f"{path}: cannot be read ({error}); "
@@ -207,34 +215,14 @@ class FeatureSet:
             ) from None
 
 
-def _read_about(folder: Path) -> dict:
-    path = folder / "set.json"
-    try:
-        about = json.loads(path.read_text("utf-8"))
-        missing = {"name", "stream", "encoder", "level", "licence", "dim", "corpus"} - about.keys()
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror}); expected a feature set, extract again") from None
-    except (ValueError, AttributeError):
-        raise StoreError(f"{path}: not the JSON of a feature set; delete the folder and extract again") from None
-    if missing or about.get("format") != FORMAT:
-        raise StoreError(f"{path}: not a feature set of format {FORMAT}; delete the folder and extract again")
-    return about
-
-
 def _read_index(folder: Path) -> pd.DataFrame:
     """Index of a set; of one whose extraction did not end, the rows that are there already."""
-    path = folder / "index.parquet"
     try:
-        with pq.ParquetFile(path) as file:  # pq.read_table loads pyarrow.dataset for it
-            index = file.read(use_threads=False).to_pandas()
-        pa.default_memory_pool().release_unused()  # else what the reader needed stays taken: more than the index
-        return index
+        return read_index(folder / "index.parquet")
     except FileNotFoundError:
         shards = sorted((folder / "shards").glob("*.safetensors"))
         table = index_table((shard.name, row) for shard in shards for row in read_rows(shard)).to_pandas()
         return table.drop_duplicates("id", ignore_index=True)
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{path}: damaged ({error}); delete the file and extract again") from None
 
 
 class FeatureStore:
@@ -252,7 +240,7 @@ class FeatureStore:
 
     def folder(self, name: str) -> Path:
         """Where the set of this name lies or will lie; StoreError for what cannot be the name of a set."""
-        if not _SET_NAME.fullmatch(name):
+        if not SET_NAME.fullmatch(name):
             raise StoreError(f"{self.root}: no set can be called {name!r}; see the column 'name' of sets()")
         return self.root / "sets" / name
 
