@@ -40,13 +40,15 @@ _POOLS = {"mean": lambda steps: steps.mean(axis=0, dtype=np.float64), "max": lam
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that features can depend on."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {name: found for name in _LIBRARIES if (found := _version(name))}
+
+
+@lru_cache
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def describe_set(
