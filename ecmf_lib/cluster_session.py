@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,6 +38,7 @@ def ray_session() -> Iterator:
     if ray.is_initialized():
         yield ray
         return
+    _check_address(os.environ.get("RAY_ADDRESS", ""))
     options = {"log_to_driver": False, "logging_level": logging.WARNING}
     try:
         try:
@@ -52,6 +54,17 @@ def ray_session() -> Iterator:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuse at once what Ray would try to reach for five minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "//" in address or not port.isdigit():
+        return  # "auto", "local" or one of Ray's other forms
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ClusterError(f"no Ray cluster at {address} ({error}); start one, or unset RAY_ADDRESS") from None
 
 
 @contextmanager

@@ -102,7 +102,8 @@ class UrlStorage:
             return {}
         except Exception as error:
             raise StoreError(f"{self.url}: cannot be listed ({type(error).__name__}: {error})") from error
-        sizes = {name.removeprefix(root).lstrip("/"): about["size"] for name, about in found.items()}
+        inside = {name: about["size"] for name, about in found.items() if name.startswith(f"{root}/")}
+        sizes = {name.removeprefix(f"{root}/"): size for name, size in inside.items()}
         return {name: size for name, size in sizes.items() if not any(p.startswith(".") for p in name.split("/"))}
 
     def remove(self, name: str) -> None:

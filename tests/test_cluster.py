@@ -4,6 +4,7 @@ What happens when nodes and actors die is in tests/torture/test_cluster_faults.p
 """
 
 import hashlib
+import socket
 import sys
 from collections import Counter
 from contextlib import closing
@@ -283,6 +284,16 @@ def test_without_ray_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ClusterError, match=r"pip install 'ecmf\[cluster\]'"), ray_session():
         pass
+
+
+def test_an_address_where_nobody_answers_is_refused_at_once(monkeypatch):
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install .[cluster]")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # taken, and not listened to
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{nobody.getsockname()[1]}")
+        with pytest.raises(ClusterError, match="no Ray cluster at 127"), ray_session():
+            pass
 
 
 def test_engine_and_share_come_from_the_environment(monkeypatch):
