@@ -27,9 +27,9 @@ from rows import Row, record
 from sklearn.metrics import f1_score
 from torch.utils.flop_counter import FlopCounterMode
 
-from ecmf_lib import fit as fitting
 from ecmf_lib import members
 from ecmf_lib.train import FusionData, ModelSpec, fit_part, fold_seed, outer_folds
+from ecmf_lib.training_part import TrainingPart
 from ecmf_lib.workers import usable_cores
 
 WIDTH, FOLDS, EPOCHS = 128, 5, 25
@@ -67,7 +67,7 @@ def operations(task: Challenge) -> tuple[float, float]:
     """Floating-point operations of all five folds in single and in double precision, from the first fold."""
     data, epochs, real = task.labelled, [], members._inner_score
     fold = outer_folds(data, data.speakers, FOLDS, 0)
-    part = fitting._TrainingPart(data.select(fold != 0), SPEC, fold_seed(0, 0), EPOCHS, None)
+    part = TrainingPart(data.select(fold != 0), SPEC, fold_seed(0, 0), EPOCHS, None)
     members._inner_score = lambda *given: epochs.append(1) or real(*given)
     try:
         part.fitted()

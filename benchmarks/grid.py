@@ -20,10 +20,10 @@ from challenge_data import challenge
 from joblib import Parallel, delayed
 from rows import Row, record
 
-from ecmf_lib.fit import _TrainingPart
 from ecmf_lib.members import reproducible, train_stack
 from ecmf_lib.together import Job, train_together
 from ecmf_lib.train import FusionData, ModelSpec, cross_validate_all, fold_seed, outer_folds
+from ecmf_lib.training_part import TrainingPart
 from ecmf_lib.workers import usable_cores
 
 FUSIONS = ("ecmf", "concat", "baseline-attention", "gmu")
@@ -57,7 +57,7 @@ def stacked(data: FusionData, models: int, epochs: int, device: str) -> tuple[fl
     spec = grid()[0]
     jobs, ready = [], None
     for number in range(min(models, FOLDS)):
-        part = _TrainingPart(data.select(fold != number), spec, fold_seed(0, number), epochs, None)
+        part = TrainingPart(data.select(fold != number), spec, fold_seed(0, number), epochs, None)
         with reproducible(part.seed):
             ready = part.ready(dict(spec.options))
         jobs.append(Job(ready.x, part.data, ready.fold, part.seed, ready.opinions))

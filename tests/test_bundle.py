@@ -323,7 +323,7 @@ def test_no_folder_is_said_to_be_none(tmp_path):
 
 def test_a_bundle_that_cannot_be_written_leaves_the_old_one(made, copy, monkeypatch):
     before = (copy / "bundle.json").read_bytes()
-    monkeypatch.setattr("ecmf_lib.fit.save_file", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("ecmf_lib.fitted.save_file", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         made[0].save(copy)
     assert (copy / "bundle.json").read_bytes() == before and Bundle.load(copy)

@@ -5,7 +5,7 @@ import pytest
 from fusion_clips import CLASSES, NEURAL, changed, clips, one_hot
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from ecmf_lib import experts, fit
+from ecmf_lib import experts, fit, training_part
 from ecmf_lib.experts import Expert, discriminants, fit_expert, fit_experts, log_softmax, opinions_of
 from ecmf_lib.fit import ModelSpec
 from ecmf_lib.samples import inner_folds
@@ -216,8 +216,8 @@ def test_a_model_keeps_its_experts_and_predicts_the_same(rng, tmp_path):
 
 def test_what_a_network_learns_beside_is_what_the_experts_said_out_of_fold(rng, monkeypatch):
     data, handed = clips(rng), []
-    real = fit.train_stack
-    monkeypatch.setattr(fit, "train_stack", lambda *args: handed.append(args) or real(*args))
+    real = training_part.train_stack
+    monkeypatch.setattr(training_part, "train_stack", lambda *args: handed.append(args) or real(*args))
     fit.fit(data, ModelSpec("m", "ecmf", options=NEURAL), seed=0, epochs=1)
     x, fold, opinions = standardise(data, fit_standardiser(data)), handed[0][5], handed[0][7]
     expected = fit_experts(x, data.present, data.targets(), fold)[1]

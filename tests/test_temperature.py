@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fusion_clips import NEURAL, changed, clips, one_hot
 
-from ecmf_lib import evaluate, fit, train
+from ecmf_lib import evaluate, fit, train, training_part
 from ecmf_lib.experts import log_softmax
 from ecmf_lib.fit import ModelSpec
 from ecmf_lib.temperature import fit_temperature
@@ -65,7 +65,7 @@ def test_an_overconfident_model_is_calmed_on_clips_it_has_not_seen(rng, monkeypa
         return train.cross_validate(data, ModelSpec("m", "boosting"), n_folds=3, progress=False)
 
     scaled = run()
-    monkeypatch.setattr(fit, "fit_temperature", lambda *_: 1.0)
+    monkeypatch.setattr(training_part, "fit_temperature", lambda *_: 1.0)
     bare = run()
     assert (scaled["temperature"] > 1.2).all() and (bare["temperature"] == 1).all()
     assert (scaled["predicted"] == bare["predicted"]).all()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fusion_clips import CLASSES, NEURAL, changed, clips, one_hot, with_stream
 
-from ecmf_lib import classical, evaluate, fit, train
+from ecmf_lib import classical, evaluate, fit, train, training_part
 from ecmf_lib.members import OFFICIAL
 from ecmf_lib.train import KINDS, DataError, ModelSpec
 
@@ -47,13 +47,13 @@ def fits(monkeypatch):
 @pytest.fixture
 def inner(monkeypatch):
     """Clips and folds of each inner split."""
-    calls, real = [], fit.inner_folds
+    calls, real = [], training_part.inner_folds
 
     def watch(labels, groups, *args):
         calls.append((groups, real(labels, groups, *args)))
         return calls[-1][1]
 
-    for module in (fit, classical):
+    for module in (training_part, classical):
         monkeypatch.setattr(module, "inner_folds", watch)
     return calls
 
@@ -151,8 +151,8 @@ def test_inner_folds_hold_speakers_apart_too(rng, inner, kind):
 
 
 def test_inner_folds_of_the_official_recipe_are_drawn_by_clip(rng, fits, monkeypatch):
-    folds, real = [], fit.train_stack
-    monkeypatch.setattr(fit, "train_stack", lambda *args: folds.append(args[5]) or real(*args))
+    folds, real = [], training_part.train_stack
+    monkeypatch.setattr(training_part, "train_stack", lambda *args: folds.append(args[5]) or real(*args))
     run(clips(rng), "official", n_folds=2)
     for (part, _, _), fold in zip(fits, folds, strict=True):
         assert (pd.DataFrame({"s": part.speakers, "f": fold}).groupby("s")["f"].nunique() > 1).any()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fusion_clips import NEURAL, clips
 
-from ecmf_lib import fit, train
+from ecmf_lib import fit, train, training_part
 from ecmf_lib.fit import ModelSpec
 from ecmf_lib.tune import SPACE, search
 
@@ -47,14 +47,14 @@ def test_every_neural_fusion_takes_what_is_searched():
 
 def watched(monkeypatch):
     """What is trained on, and its inner loss."""
-    calls, real = [], fit.train_stack
+    calls, real = [], training_part.train_stack
 
     def watch(*args):
         found = real(*args)
         calls.append((args[1], args[5], found))
         return found
 
-    monkeypatch.setattr(fit, "train_stack", watch)
+    monkeypatch.setattr(training_part, "train_stack", watch)
     return calls
 
 
