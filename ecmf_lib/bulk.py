@@ -7,19 +7,19 @@ follows when all shards are there.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from ecmf_lib.shards import (
     DONE,
     MISSING,
+    Pair,
     StoreError,
     digest_of,
     features_digest,
@@ -33,12 +33,9 @@ from ecmf_lib.shards import (
 )
 from ecmf_lib.store import FeatureSet, FeatureStore
 
-_THREADS = 3  # one hashes, one copies, one waits for the disk
-_AHEAD = 2  # shards made ready before they are asked for, and shards being written
+_THREADS = 4  # each with one shard: two cores compute while other shards wait for the disk
 _SHARD_BYTES = 8 << 20  # about; what an interruption may cost, and what few flushes to the disk want
 _MOST_CLIPS, _FRAME_CLIPS = 4096, 64  # in a shard: at most, and where their lengths are not known beforehand
-
-_Made = TypeVar("_Made")
 
 
 class Block(NamedTuple):
@@ -78,7 +75,7 @@ def write_set(store: FeatureStore, ids: Sequence[str], read: Read, described: di
     ids : sequence of str
         All clips of the set, in order.
     read : callable
-        Called by threads, in order but several at once.
+        Called by threads, several at once.
     described : dict
         Content of ``set.json``, see :func:`ecmf_lib.store.describe_set`.
 
@@ -91,28 +88,27 @@ def write_set(store: FeatureStore, ids: Sequence[str], read: Read, described: di
     shards, size = folder / "shards", _clips_in_shard(described["level"], described["dim"])
     if not (folder / "set.json").exists():
         write_about(folder, described, store.scratch)  # so that what is done can be read before the run is over
-    columns: list[list] = [[] for _ in range(7)]
 
-    def writes() -> Iterator[Callable[[], None]]:
-        starts = range(0, len(ids), size)
-        made = _in_order(pool, (partial(_made, read, start, min(start + size, len(ids))) for start in starts))
-        for start, (block, digest) in zip(starts, made, strict=True):
-            rows = _columns(ids[start : start + size], block, digest)
-            name = shard_name(list(zip(rows[0], rows[1], strict=True)))
-            for column, new in zip(columns, [*rows[:4], [name] * len(rows[0]), *rows[4:]], strict=True):
-                column.extend(new)
-            if not _is_whole(shards / name):
-                parts = shard_parts(list(zip(*rows, repeat({}))), block.steps, digest)
-                yield partial(write_file, shards / name, parts, store.scratch)
+    def write(start: int) -> pa.Table:
+        """Write the shard of the clips from `start` on, unless it is there; its part of the index."""
+        block = read(start, min(start + size, len(ids)))
+        steps = np.ascontiguousarray(block.steps)
+        digest = features_digest(steps)
+        key, columns = _rows(ids[start : start + size], block, digest)
+        name = shard_name([Pair("", key)])  # in which the clips are
+        if not _is_whole(shards / name):
+            parts = shard_parts(list(zip(*columns, repeat({}))), steps, digest)
+            write_file(shards / name, parts, store.scratch)
+        return index_of(*columns[:4], [name] * len(columns[0]), *columns[4:])
 
     with ThreadPoolExecutor(_THREADS) as pool:  # waits for its threads, also when something goes wrong
-        for _ in _in_order(pool, writes()):
-            pass
-    write_table(folder / "index.parquet", index_of(*columns), store.scratch)
+        index = list(pool.map(write, range(0, len(ids), size)))
+    table = pa.concat_tables(index)
+    write_table(folder / "index.parquet", table, store.scratch)
     write_about(folder, described, store.scratch)
-    for path in set(shards.glob("*")) - {shards / name for name in set(columns[4])}:
+    for path in set(shards.glob("*")) - {shards / name for name in table["shard"].unique().to_pylist()}:
         path.unlink()
-    return FeatureSet(folder)
+    return FeatureSet(folder, table.to_pandas())
 
 
 def _clips_in_shard(level: str, dim: int) -> int:
@@ -121,20 +117,14 @@ def _clips_in_shard(level: str, dim: int) -> int:
     return min(max(_SHARD_BYTES // (4 * dim), _FRAME_CLIPS), _MOST_CLIPS)
 
 
-def _made(read: Read, start: int, stop: int) -> tuple[Block, str]:
-    block = read(start, stop)
-    block = block._replace(steps=np.ascontiguousarray(block.steps))
-    return block, features_digest(block.steps)
-
-
-def _columns(ids: Sequence[str], block: Block, digest: str) -> tuple[list, ...]:
-    """Rows of a shard as columns: id, key, state, reason, offset, length."""
+def _rows(ids: Sequence[str], block: Block, digest: str) -> tuple[str, tuple[list, ...]]:
+    """The key of a shard's rows, and the rows as columns: id, key, state, reason, offset, length."""
     # one key for all: hashing clip by clip takes longer than writing, and their shard is made anew if one of them is
     key = digest_of(digest, str(block.steps.dtype), ids, block.lengths, block.reasons)[:32]
     states = [MISSING if reason else DONE for reason in block.reasons]
     ends = np.cumsum(block.lengths)
     offsets = np.where(block.lengths, ends - block.lengths, 0).tolist()
-    return list(ids), [key] * len(ids), states, block.reasons, offsets, block.lengths
+    return key, (list(ids), [key] * len(ids), states, block.reasons, offsets, block.lengths)
 
 
 def _is_whole(path: Path) -> bool:
@@ -142,14 +132,3 @@ def _is_whole(path: Path) -> bool:
         return bool(path.exists() and read_rows(path))
     except StoreError:
         return False
-
-
-def _in_order(pool: ThreadPoolExecutor, calls: Iterable[Callable[[], _Made]]) -> Iterator[_Made]:
-    """Results of calls that threads make, a few ahead of what was asked for."""
-    under_way = deque()
-    for call in calls:
-        under_way.append(pool.submit(call))
-        if len(under_way) > _AHEAD:
-            yield under_way.popleft().result()
-    while under_way:
-        yield under_way.popleft().result()

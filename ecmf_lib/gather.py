@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from ecmf_lib.shards import StoreError, open_shard
 
-BLOCK = 8 << 20  # bytes read at once into the buffer; a single clip may have more
+BLOCK = 2 << 20  # bytes read at once into the buffer, which then stays in the cache; a single clip may have more
 _GAP = 64 << 10  # bytes nobody asked for that are read along: cheaper than a read of their own
 _DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "F64": np.dtype(np.float64)}
 

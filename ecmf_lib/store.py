@@ -89,6 +89,8 @@ class FeatureSet:
     ----------
     folder : Path
         Folder of the set, see :meth:`FeatureStore.open`.
+    index : DataFrame, optional
+        Its index, where that has just been written; by default it is read.
 
     Attributes
     ----------
@@ -103,12 +105,12 @@ class FeatureSet:
         Clips that have features.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, index: pd.DataFrame | None = None):
         self.folder = Path(folder)
         self.about = read_about(self.folder)
         self.name, self.stream, self.encoder = (self.about[k] for k in ("name", "stream", "encoder"))
         self.level, self.licence, self.dim = (self.about[k] for k in ("level", "licence", "dim"))
-        self.index = _read_index(self.folder)
+        self.index = _read_index(self.folder) if index is None else index
         done = self.index[self.index["state"] == DONE]
         self.ids: list[str] = done["id"].tolist()
         self._at = dict(zip(self.ids, range(len(done)), strict=True))  # id → its place in the three below
