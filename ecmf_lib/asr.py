@@ -25,7 +25,7 @@ from ecmf_lib.encoders.model import choose_device
 from ecmf_lib.encoders.weights import find
 from ecmf_lib.media import MediaError, read_media
 from ecmf_lib.shards import FileDigests, digest_of
-from ecmf_lib.workers import Died, run_jobs, usable_cores
+from ecmf_lib.workers import LIMIT, Died, Lost, TimedOut, run_jobs, usable_cores
 
 if TYPE_CHECKING:
     from ecmf_lib.corpus import Clip, Corpus
@@ -225,7 +225,7 @@ def _hear(
             found = _chunk_heard(recogniser, chunk, sounds)
             heard |= found
             # a process that died may have been killed for memory: that says nothing lasting about the clip
-            lasting = [clip.id for clip in chunk if not isinstance(sounds[clip.id], Died)]
+            lasting = [clip.id for clip in chunk if not isinstance(sounds[clip.id], Lost)]
             memory.add({keys[id]: found[id] for id in lasting})
             bar.update(len(chunk))
     return heard
@@ -235,11 +235,11 @@ def _chunk_heard(recogniser: Recogniser, chunk: Sequence[Clip], sounds: dict[str
     audible = [clip for clip in chunk if isinstance(sounds[clip.id], np.ndarray)]
     found = recogniser.listen([sounds[clip.id] for clip in audible], [clip.language for clip in audible])
     heard = dict(zip([clip.id for clip in audible], found, strict=True))
-    died = "worker process died while decoding this clip, also when tried alone"
+    why = {Died: "worker process died while decoding this clip, also when tried alone", TimedOut: "decoding hangs"}
     for clip in chunk:
         problem = sounds[clip.id]
         if clip.id not in heard:
-            heard[clip.id] = Heard(reason=f"{died} ({problem})" if isinstance(problem, Died) else problem)
+            heard[clip.id] = Heard(reason=f"{why[type(problem)]} ({problem})" if isinstance(problem, Lost) else problem)
     return heard
 
 
@@ -249,7 +249,9 @@ def _decoded(
     """Chunks with the sounds of their clips, or why there is none; decoded by worker processes."""
     number_of = {clip.id: number for number, chunk in enumerate(chunks) for clip in chunk}
     waiting: dict[int, dict[str, object]] = {}
-    with closing(run_jobs((clip for chunk in chunks for clip in chunk), decode, workers=workers)) as answers:
+    with closing(
+        run_jobs((clip for chunk in chunks for clip in chunk), decode, workers=workers, limit=LIMIT)
+    ) as answers:
         for clip, sound in answers:
             number = number_of[clip.id]
             waiting.setdefault(number, {})[clip.id] = sound

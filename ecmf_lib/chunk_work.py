@@ -17,7 +17,7 @@ from ecmf_lib.clip_task import ClipTask, Job, Result, died, to_models
 from ecmf_lib.model_stage import run_clips
 from ecmf_lib.shards import Pair, Row, join_rows, pack_shard, shard_name, unpack_shard
 from ecmf_lib.storage import Storage
-from ecmf_lib.workers import Died, run_jobs
+from ecmf_lib.workers import Lost, run_jobs
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class ChunkDecoder:
     def __init__(self, task: ClipTask, nice: int = 0):
         self._task, self._nice = task, nice
         self._jobs: deque[Job] = deque()
-        self._answers: Iterator[tuple[Job, dict[str, Result] | Died]] | None = None
+        self._answers: Iterator[tuple[Job, dict[str, Result] | Lost]] | None = None
 
     def __call__(self, work: ChunkWork) -> dict[str, dict[Pair, Result]]:
         """Part → pair → result, in the order of the jobs; a model's inputs where a model is still to run."""
@@ -107,14 +107,15 @@ class ChunkDecoder:
     def _one(self, job: Job) -> dict[str, Result]:
         if self._answers is None:
             # with one worker a job is read only when the one before is answered, so the queue is never found empty
-            self._answers = run_jobs(iter(self._jobs.popleft, None), self._task, workers=1, nice=self._nice)
+            jobs, how = iter(self._jobs.popleft, None), {"nice": self._nice, "limit": self._task.limit}
+            self._answers = run_jobs(jobs, self._task, workers=1, **how)
         self._jobs.append(job)
         try:
             _, results = next(self._answers)
         except BaseException:
             self.close()
             raise
-        return died(job, results) if isinstance(results, Died) else results
+        return died(job, results) if isinstance(results, Lost) else results
 
     def close(self) -> None:
         """End the process."""

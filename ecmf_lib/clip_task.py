@@ -19,6 +19,7 @@ from ecmf_lib.encoders.model import ModelEncoder, Prepared
 from ecmf_lib.faces import Detector, FaceTrack, track_faces
 from ecmf_lib.media import Media, MediaError, read_media
 from ecmf_lib.shards import DONE, FAILED, MISSING, Pair, Row
+from ecmf_lib.workers import LIMIT, TimedOut
 
 if TYPE_CHECKING:
     from ecmf_lib.corpus import Clip
@@ -40,11 +41,16 @@ class Job:
 
 
 def died(job: Job, how: object) -> dict[str, Result]:
-    """The results of a clip whose process ended on it, also when it was tried alone; `how` says in what way."""
+    """The results of a clip that its process did not survive, also when it was tried alone; `how` says in what way."""
     reason = (
         f"worker process died while decoding or encoding this clip, also when tried alone ({how}): out of "
         "memory, or a crash in a decoder or encoder; look at the file, then extract with retry_failed"
     )
+    if isinstance(how, TimedOut):
+        reason = (
+            f"decoding or encoding this clip was given up ({how}): a decoder or encoder hangs, a disk does not answer, "
+            "or the clip is very long; look at the file, then extract with retry_failed and perhaps a larger clip_limit"
+        )
     return {part: (Row(pair, FAILED, reason), None) for part, pair in job.pairs.items()}
 
 
@@ -82,12 +88,15 @@ class ClipTask:
         Frames sampled from a clip.
     root : str
         The corpus folder, left out of what is reported.
+    limit : float
+        Seconds for one clip, see :func:`ecmf_lib.workers.run_jobs`; kept here so that it goes wherever clips go.
     """
 
     encoders: dict[str, Encoder]
     detector: Detector | None
     n_frames: int
     root: str
+    limit: float = LIMIT
 
     @property
     def uses(self) -> frozenset[str]:

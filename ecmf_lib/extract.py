@@ -45,7 +45,7 @@ from ecmf_lib.shards import (
     write_table,
 )
 from ecmf_lib.store import FeatureSet, FeatureStore, describe_set
-from ecmf_lib.workers import Died, run_jobs, usable_cores
+from ecmf_lib.workers import LIMIT, Lost, run_jobs, usable_cores
 
 if TYPE_CHECKING:
     from ecmf_lib.corpus import Clip, Corpus
@@ -79,6 +79,7 @@ def extract(
     device: str = "auto",
     engine: str = "local",
     share: str = "",
+    clip_limit: float = LIMIT,
 ) -> pd.DataFrame:
     """Features of every clip of a corpus.
 
@@ -111,6 +112,9 @@ def extract(
         a run of one can be finished by the other.
     share : str
         With "ray": URL of a copy of the store that all nodes reach; empty if they share the store's folder.
+    clip_limit : float
+        Seconds after which decoding and encoding one clip is given up: it is "failed", with the reason, and the run
+        goes on. For workers, not for pre-trained models: what these get is of bounded size.
 
     Returns
     -------
@@ -139,7 +143,9 @@ def extract(
     _check(corpus, encoders, detector, n_frames, workers, shard_size)
     if engine not in ENGINES or (share and engine != "ray"):
         raise ValueError(f"engine '{engine}', share '{share}': engines are {', '.join(ENGINES)}; a share is for ray")
-    task = ClipTask(dict(encoders), detector, n_frames, str(corpus.root))
+    if not clip_limit > 0:
+        raise ValueError(f"clip_limit = {clip_limit}; expected seconds above 0")
+    task = ClipTask(dict(encoders), detector, n_frames, str(corpus.root), clip_limit)
     if engine == "ray":
         from ecmf_lib.cluster import extract_on_ray
 
@@ -147,9 +153,9 @@ def extract(
         return extract_on_ray(corpus, store, task, share=share, **how)
     with store.locked(), closing(ModelStage(encoders, device)) as models:
         run = Run(corpus, store, task, models, shard_size, retry_failed)
-        nice = NICE if models.device == "cpu" else 0
+        how = {"workers": workers or usable_cores(), "nice": NICE if models.device == "cpu" else 0}
         with tqdm(total=len(corpus), desc=corpus.name, unit="clip", disable=not progress) as run.bar:
-            with closing(run_jobs(run.jobs(), task, workers=workers or usable_cores(), nice=nice)) as answers:
+            with closing(run_jobs(run.jobs(), task, limit=clip_limit, **how)) as answers:
                 for job, results in answers:
                     run.receive(job, results)
             run.run_out()
@@ -369,9 +375,9 @@ class Run:
                 self._settle(number)
             yield from jobs
 
-    def receive(self, job: Job, results: dict[str, Result] | Died) -> None:
+    def receive(self, job: Job, results: dict[str, Result] | Lost) -> None:
         """Take the results of one clip; with the last one of its chunk, write the shards."""
-        if isinstance(results, Died):
+        if isinstance(results, Lost):
             results = died(job, results)
         chunk = self.open[job.chunk]
         for part, result in results.items():

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from ecmf_lib import sources as sources_module
 from ecmf_lib.evaluate import interval
+from ecmf_lib.kept_rounds import KeptRounds, Round
 from ecmf_lib.refine import Refiner
 from ecmf_lib.samples import DataError, FusionData, inner_folds
 from ecmf_lib.sources import FUSION, Judges, Source, by_family, models
@@ -99,8 +100,12 @@ def self_train(
     seed: int = 0,
     rounds: Rounds | None = None,
     trap: bool = False,
+    folder: Path | None = None,
 ) -> SelfTrained:
     """Add unlabelled clips to a training part.
+
+    With a folder it can be stopped at any moment and in any way; called again, it goes on behind the last whole round,
+    and its result is that of a run that nobody disturbed.
 
     Parameters
     ----------
@@ -111,11 +116,15 @@ def self_train(
         Clips of :meth:`ecmf_lib.samples.FusionData.without_labels`, with the same streams.
     trap : bool
         Also measure the score on the training set's own labels: more time, for showing.
+    folder : Path, optional
+        Finished rounds are kept here and read again, as long as data, settings and code are the same.
     """
     rounds = rounds or Rounds()
     groups = np.asarray(groups)
     unlabelled = unlabelled.only(data.streams)
-    honest = _honest_rounds(data, groups, unlabelled, seed, rounds)
+    asked = [groups.tolist(), unlabelled.fingerprint(), seed, asdict(rounds)]
+    kept_rounds = KeptRounds.of(folder, data, asked)
+    honest = _honest_rounds(data, groups, unlabelled, seed, rounds, kept_rounds)
     scores = [found["honest"] for found in honest]
     chosen = 0
     while chosen + 1 < len(scores) and scores[chosen + 1] > scores[chosen]:
@@ -123,8 +132,11 @@ def self_train(
     current, apart, kept, table = data, groups.tolist(), None, []
     for turn in range(len(scores)):
         if turn:
-            judge = Judges.fit(current, apart, seed=seed + turn, inner=INNER)
-            current, apart = _with_pseudo(data, groups, unlabelled, judge, turn, rounds)
+            found = kept_rounds.read("all", turn)
+            if found is None:
+                judge = Judges.fit(current, apart, seed=seed + turn, inner=INNER)
+                found = kept_rounds.write("all", turn, _chosen(data, unlabelled, judge, turn, rounds))
+            current, apart = _with_pseudo(data, groups, unlabelled, found, rounds)
         row = honest[turn] | {"round": turn, "added": len(current) - len(data), "chosen": turn == chosen}
         row["trap"] = _trap(current, apart, seed) if trap else np.nan
         table.append(row)
@@ -136,12 +148,17 @@ def self_train(
     return SelfTrained(kept[0], kept[1], len(data), pd.DataFrame(table)[columns])
 
 
-def _with_pseudo(data, groups, unlabelled, judge: Judges, turn: int, rounds: Rounds) -> tuple[FusionData, list[str]]:
+def _chosen(data: FusionData, unlabelled: FusionData, judge: Judges, turn: int, rounds: Rounds) -> Round:
     """One round: models of the current set judge the unlabelled clips anew; earlier pseudo-labels are not binding."""
-    judged = judge.sources(unlabelled)
     prior = data.targets().sum(0)
     share = min(rounds.share, rounds.times * len(data) / len(unlabelled))
-    rows, labels = choose(judged, prior / max(prior.sum(), 1e-9), turn / rounds.most * share, rounds)
+    judged = judge.sources(unlabelled)
+    return Round(*choose(judged, prior / max(prior.sum(), 1e-9), turn / rounds.most * share, rounds))
+
+
+def _with_pseudo(data, groups, unlabelled, found: Round, rounds: Rounds) -> tuple[FusionData, list[str]]:
+    """The training part with the clips of a round behind it, and the groups of all."""
+    rows, labels = found.rows, found.labels
     if not len(rows):
         return data, groups.tolist()
     taken = unlabelled.select(rows)
@@ -178,12 +195,13 @@ def choose(sources: Sequence[Source], prior: np.ndarray, share: float, rounds: R
     return rows, label[rows].astype(np.int64)
 
 
-def _honest_rounds(data, groups, unlabelled, seed, rounds: Rounds) -> list[dict]:
+def _honest_rounds(data, groups, unlabelled, seed, rounds: Rounds, kept: KeptRounds | None = None) -> list[dict]:
     """Weighted F1 of each number of rounds, on inner folds of the labelled clips, with its interval.
 
     Where the part was refined before, its targets have heard the given labels of all its clips through the models: the
     number of rounds is then chosen a little too hopefully. The outer score is not touched by that.
     """
+    kept = kept or KeptRounds(None, "")
     fold = inner_folds(data.labels, groups, 3, seed)
     said = np.zeros((rounds.most + 1, len(data)), np.int64)
     speakers = np.asarray(unlabelled.speakers)
@@ -197,10 +215,16 @@ def _honest_rounds(data, groups, unlabelled, seed, rounds: Rounds) -> list[dict]
         others = unlabelled if len(rows) == len(unlabelled) else unlabelled.select(rows) if len(rows) else None
         current, now = part, apart.tolist()
         for turn in range(rounds.most + 1):
-            judge = Judges.fit(current, now, seed=seed + turn, inner=INNER)  # is scored, and judges for the next round
-            said[turn, held] = judge.sources(data.select(held))[-1].says
-            if others is not None and turn < rounds.most:
-                current, now = _with_pseudo(part, apart, others, judge, turn + 1, rounds)
+            found = kept.read(f"fold{number}", turn)
+            if found is None:
+                judge = Judges.fit(current, now, seed=seed + turn, inner=INNER)  # is scored, and judges for the next
+                going_on = others is not None and turn < rounds.most
+                found = _chosen(part, others, judge, turn + 1, rounds) if going_on else Round()
+                found = replace(found, says=judge.sources(data.select(held))[-1].says)
+                kept.write(f"fold{number}", turn, found)
+            said[turn, held] = found.says
+            if others is not None:
+                current, now = _with_pseudo(part, apart, others, found, rounds)
     names = np.array(data.classes)
     found = []
     for guessed in said:
@@ -235,12 +259,15 @@ class SelfTrainer:
     first : Refiner or None
         What is done to the given labels first.
     rounds : Rounds
+    folder : Path or None
+        Where finished rounds are kept, see :func:`self_train`; no result depends on it.
     """
 
     unlabelled: FusionData
     labelled_groups: tuple[str, ...] = ()
     first: Refiner | None = None
     rounds: Rounds = Rounds()
+    folder: Path | None = None
 
     def __call__(self, part: FusionData, groups: np.ndarray, *, seed: int, epochs: int):
         """The part with pseudo-labelled clips behind it, and the groups of all."""
@@ -252,7 +279,7 @@ class SelfTrainer:
             return part, groups
         others = self.unlabelled if usable.all() else self.unlabelled.select(usable)  # a copy is gigabytes
         try:
-            found = self_train(part, groups, others, seed=seed, rounds=self.rounds)
+            found = self_train(part, groups, others, seed=seed, rounds=self.rounds, folder=self.folder)
         except DataError:  # too few labelled clips for inner folds: nothing can be learned about the others
             return part, groups
         return found.data, found.groups

@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from ecmf_lib.audit import read_review
-from ecmf_lib.config import SettingsError, resolve
+from ecmf_lib.config import SettingsError, cache_dir, resolve
 from ecmf_lib.consensus import METHODS, consensus
 from ecmf_lib.fit import ModelSpec
 from ecmf_lib.project import Project
@@ -192,7 +192,7 @@ def label_steps(
     steps: dict[str, Preparation | None] = {GIVEN: None, REFINED: refiner}
     others = unlabelled_of(project, data) if SELF_TRAINED in wanted else None
     if others is not None:
-        steps[SELF_TRAINED] = SelfTrainer(others, tuple(data.speakers), refiner)
+        steps[SELF_TRAINED] = SelfTrainer(others, tuple(data.speakers), refiner, folder=cache_dir() / "cache")
     return steps
 
 

@@ -1,8 +1,8 @@
-"""Run jobs in worker processes, where a job may take its whole process down.
+"""Run jobs in worker processes, where a job may take its whole process down or never end.
 
 ``concurrent.futures`` gives up the pool when one process dies and does not say which job it was working on. Here
 every worker has a pipe of its own, so the job is known. It gets a second chance alone, because a process can also be
-killed for the memory that its neighbours use.
+killed for the memory that its neighbours use. A job that hangs gets none: waiting for it again would cost as much.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -53,14 +54,32 @@ class Died:
         return f"signal {-self.exitcode}, {signal.strsignal(-self.exitcode)}"
 
 
+@dataclass(frozen=True)
+class TimedOut:
+    """In place of a result: the job gave no answer in time, and its process was ended."""
+
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"no answer within {self.seconds:g} s"
+
+
+#: A job without a result.
+Lost = Died | TimedOut
+
+#: Seconds for one clip unless told otherwise: hundreds of times what one takes, so that a busy machine fails none.
+LIMIT = 600.0
+_LONGEST_WAIT = 5.0  # s between two looks at the time
+
+
 def usable_cores() -> int:
     """Cores that this process may use (macOS only says how many there are)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_jobs(
-    jobs: Iterable[Job], task: Callable[[Job], Result], *, workers: int, nice: int = 0
-) -> Iterator[tuple[Job, Result | Died]]:
+    jobs: Iterable[Job], task: Callable[[Job], Result], *, workers: int, nice: int = 0, limit: float | None = None
+) -> Iterator[tuple[Job, Result | Died | TimedOut]]:
     """Apply a task to jobs in parallel; results come as they are ready.
 
     At most `workers` jobs are taken from `jobs` before one of them is answered, so memory stays bounded. Processes
@@ -76,11 +95,15 @@ def run_jobs(
         Most processes at a time.
     nice : int
         By how much the processes stand back behind others on the machine, 0 to 19 (where there is such a thing).
+    limit : float or None
+        Seconds for one job; None = no limit. Time of the clock and not of the processor, because a decoder that waits
+        for a file server uses none; only time that is spent here waiting for answers counts, so that a caller who
+        takes long with a result, or a run that was stopped and goes on (Ctrl-Z, a laptop asleep), costs no job.
 
     Yields
     ------
     (job, result)
-        `result` is a :class:`Died` where the job ended its process.
+        `result` is a :class:`Died` where the job ended its process, a :class:`TimedOut` where it took too long.
 
     Raises
     ------
@@ -108,9 +131,16 @@ def run_jobs(
                 start(suspects.popleft(), alone=True)
             if not busy:
                 return
-            for pipe in connection.wait(list(busy)):
-                worker = busy.pop(pipe)
-                result = worker.answer()
+            for pipe, answered in _ready(busy, limit).items():
+                worker = busy[pipe]
+                result = worker.answer() if answered else TimedOut(limit)
+                if result is _STARTED:
+                    continue
+                del busy[pipe]
+                if isinstance(result, TimedOut):
+                    worker.kill()
+                    yield worker.job, result
+                    continue
                 if not isinstance(result, Died):
                     idle.append(worker)
                 elif not worker.alone:
@@ -122,6 +152,26 @@ def run_jobs(
     finally:
         for worker in [*idle, *busy.values()]:
             worker.stop()
+
+
+def _ready(busy: dict[connection.Connection, _Worker], limit: float | None) -> dict[connection.Connection, bool]:
+    """Pipes of workers that have something to say (True), or whose time is up (False)."""
+    if not limit:
+        return dict.fromkeys(connection.wait(list(busy)), True)
+    longest = min(_LONGEST_WAIT, limit / 20)
+    found: dict[connection.Connection, bool] = {}
+    while not found:
+        began = time.monotonic()
+        found = dict.fromkeys(connection.wait(list(busy), longest), True)
+        passed = min(time.monotonic() - began, longest)  # if this process was stopped meanwhile, so were the workers
+        for pipe, worker in busy.items():
+            worker.waited += passed if worker.started else 0.0
+            if worker.waited >= limit:
+                found.setdefault(pipe, False)
+    return found
+
+
+_STARTED = object()  # in place of an answer: a worker is ready for its first job
 
 
 class _Worker:
@@ -137,17 +187,18 @@ class _Worker:
         self._send(task)
 
     def give(self, job: object, alone: bool) -> None:
-        self.job, self.alone = job, alone
+        self.job, self.alone, self.waited = job, alone, 0.0
         self._send(job)
 
     def answer(self) -> object:
-        """The result of the job, or how the process died. Called when the pipe has something to say."""
+        """The result of the job, that it was begun, or how the process died. Called when the pipe can be read."""
         try:
             if not self.started:
                 trouble = self.pipe.recv()
                 if trouble:
                     raise WorkerError(f"a worker process could not start:\n{trouble}")
                 self.started = True
+                return _STARTED
             return self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
@@ -157,7 +208,15 @@ class _Worker:
     def stop(self) -> None:
         self.pipe.close()
         self.process.terminate()
-        self.process.join()
+        self.process.join(_LONGEST_WAIT)
+        if self.process.is_alive():
+            self.kill()
+
+    def kill(self) -> None:
+        """End a process that hangs; one that not even this ends at once (it waits for a disk) is left behind."""
+        self.pipe.close()
+        self.process.kill()
+        self.process.join(_LONGEST_WAIT)
 
     def _send(self, message: object) -> None:
         try:

@@ -82,9 +82,9 @@ def test_shares_follow_the_classes_of_the_labelled_clips(rng):
     few = np.flatnonzero(data.labels != 2)
     data = data.select(np.concatenate([few, np.flatnonzero(data.labels == 2)[:5]]))
     judge = self_training.Judges.fit(data, data.speakers, seed=2)
-    found = self_training._with_pseudo(
-        data, np.asarray(data.speakers), unlabelled, judge, 2, Rounds(most=4, share=0.6)
-    )[0]
+    rounds = Rounds(most=4, share=0.6)
+    chosen = self_training._chosen(data, unlabelled, judge, 2, rounds)
+    found = self_training._with_pseudo(data, np.asarray(data.speakers), unlabelled, chosen, rounds)[0]
     prior = np.bincount(data.labels) / len(data)
     counts = np.bincount(found.labels[len(data) :], minlength=3)
     assert (counts <= np.floor(prior * 0.3 * len(unlabelled))).all() and counts[:2].min() > 5 > counts[2] > 0
@@ -285,3 +285,42 @@ def test_kept_folds_depend_on_everything_that_self_training_depends_on(rng):
         )),
     ]  # fmt: skip
     assert len({json.dumps(version.about(), sort_keys=True) for version in versions}) == len(versions)
+
+
+# ---- resuming
+
+
+def test_kept_rounds_are_read_again_and_give_the_same(rng, tmp_path, monkeypatch):
+    data, unlabelled, _ = halves(rng)
+    asked = {"seed": 3, "rounds": Rounds(most=2)}
+    plain = self_train(data, data.speakers, unlabelled, **asked)
+    fitted, real = [], Judges.fit.__func__
+    monkeypatch.setattr(Judges, "fit", classmethod(lambda cls, *a, **k: fitted.append(k) or real(cls, *a, **k)))
+    first = self_train(data, data.speakers, unlabelled, folder=tmp_path, **asked)
+    whole, files = len(fitted), sorted(tmp_path.glob("*.json"))
+    assert whole == len(files) >= 9, "three folds with no, one and two rounds"
+    fitted.clear()
+    again = self_train(data, data.speakers, unlabelled, folder=tmp_path, **asked)
+    assert not fitted, "nothing is fitted twice"
+    files[0].write_text(files[0].read_text()[:20])
+    files[-1].unlink()
+    mended = self_train(data, data.speakers, unlabelled, folder=tmp_path, **asked)
+    assert len(fitted) == 2 and sorted(tmp_path.iterdir()) == files
+    for found in (first, again, mended):
+        pd.testing.assert_frame_equal(found.rounds, plain.rounds, check_exact=True)
+        assert found.data.fingerprint() == plain.data.fingerprint() and found.groups == plain.groups
+
+
+def test_rounds_of_another_training_part_or_setting_are_others(rng, tmp_path):
+    data, unlabelled, _ = halves(rng)
+    run = {"seed": 3, "rounds": Rounds(most=1), "folder": tmp_path}
+    versions = [
+        (data, unlabelled, run),
+        (data.select(np.arange(50)), unlabelled, run),
+        (data, unlabelled.select(np.arange(60)), run),
+        (data, unlabelled, run | {"seed": 4}),
+        (data, unlabelled, run | {"rounds": Rounds(most=1, weight=0.1)}),
+    ]
+    for number, (part, rest, how) in enumerate(versions, 1):
+        self_train(part, part.speakers, rest, **how)
+        assert len({path.name.split("-fold")[0].split("-all")[0] for path in tmp_path.iterdir()}) == number

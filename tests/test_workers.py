@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ecmf_lib.workers import Died, WorkerError, run_jobs
+from ecmf_lib.workers import Died, TimedOut, WorkerError, run_jobs
 
 
 class Square:
@@ -30,6 +30,15 @@ class Square:
             except FileExistsError:
                 return "survived"
             os.kill(os.getpid(), signal.SIGKILL)
+        if job == "hang":
+            time.sleep(3600)
+        if job == "nap":
+            time.sleep(0.01)
+            return "rested"
+        if job == "deaf":  # as code in C that neither ends nor listens
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            while True:
+                pass
         if job == "threads":
             return os.environ["OMP_NUM_THREADS"]
         return job * job
@@ -52,6 +61,36 @@ def test_every_job_is_answered_and_the_culprits_named(tmp_path):
     assert results["once"] == "survived"
     assert [results[n] for n in (1, 2, 3, 4, 5)] == [1, 4, 9, 16, 25]
     assert set(multiprocessing.active_children()) <= before, "no worker is left behind"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_job_that_hangs_is_given_up_and_the_others_are_answered(workers):
+    """Also the first of a process, and while a neighbour answers again and again."""
+    before = set(multiprocessing.active_children())
+    jobs = ["hang", *range(30), "deaf", "kill", 50]
+    results = dict(run_jobs(jobs, Square(), workers=workers, limit=1.0))
+    assert results["hang"] == results["deaf"] == TimedOut(1.0) and str(results["hang"]) == "no answer within 1 s"
+    assert results["kill"] == Died(-signal.SIGKILL)
+    assert [results[n] for n in (*range(30), 50)] == [n * n for n in (*range(30), 50)] and len(results) == len(jobs)
+    assert set(multiprocessing.active_children()) <= before, "no worker is left behind"
+
+
+def test_neighbours_that_answer_all_the_time_do_not_hide_a_job_that_hangs():
+    results = list(run_jobs(["hang", *["nap"] * 300], Square(), workers=2, limit=0.5))
+    answers = [result for _, result in results]
+    assert answers.index(TimedOut(0.5)) < 200 and answers.count("rested") == 300
+
+
+def test_only_time_spent_waiting_counts(monkeypatch):
+    """A run that was stopped and goes on finds its workers as far as it left them."""
+    seconds, real = [0.0], time.monotonic
+
+    def jumps():
+        seconds[0] += 1e6  # every look at the clock is days later than the one before
+        return real() + seconds[0]
+
+    monkeypatch.setattr("ecmf_lib.workers.time.monotonic", jumps)
+    assert dict(run_jobs([1, 2, 3], Square(), workers=1, limit=600.0)) == {1: 1, 2: 4, 3: 9}
 
 
 def test_jobs_are_taken_as_workers_get_free():
