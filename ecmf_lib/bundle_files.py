@@ -122,7 +122,7 @@ def unseal(folder: Path) -> tuple[dict, str]:
     folder = Path(folder)
     head = _read_head(folder / HEAD)
     content, digest = head["content"], head["digest"]
-    if _digest(content) != digest:
+    if _digest_of(folder, content) != digest:
         raise BundleError(f"{folder / HEAD}: its content does not have the digest that stands in it; {_MEND}")
     _check_names(folder, content["files"])
     _check_there(folder, set(content["files"]))
@@ -201,6 +201,13 @@ def _check_file(path: Path, told: dict) -> None:
         raise BundleError(f"{path}: has {size} bytes, expected {told['bytes']}: cut short or changed; {_MEND}")
     if _sha256(path) != told["sha256"]:
         raise BundleError(f"{path}: its content was changed (another sha256 than {HEAD} lists); {_MEND}")
+
+
+def _digest_of(folder: Path, content: dict) -> str:
+    try:
+        return _digest(content)
+    except BundleError as error:
+        raise BundleError(f"{folder}: {error}") from None
 
 
 def _digest(content: dict) -> str:

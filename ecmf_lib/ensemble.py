@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from ecmf_lib.bundle_files import HEAD, BundleError, canonical, member_folder, unseal, write_whole
 from ecmf_lib.experts import log_softmax
 from ecmf_lib.fit import Fitted
+from ecmf_lib.member_check import member_problem
 from ecmf_lib.samples import FusionData
 from ecmf_lib.shards import digest_of
 
@@ -155,6 +156,8 @@ class Bundle:
         folder = Path(folder)
         content, digest = unseal(folder)
         wrong = [name for name, kind in _CONTENT.items() if not isinstance(content.get(name), kind)]
+        wrong = wrong or [f"about.{name}" for name, good in _ABOUT.items() if not good(content["about"].get(name))]
+        wrong = wrong or [f"encoders.{name}" for name, told in content["encoders"].items() if not _is_encoder(told)]
         if wrong or not all(isinstance(name, str) for name in content["classes"]):
             raise BundleError(f"{folder / HEAD}: {', '.join(wrong) or 'classes'} missing or of another kind")
         models = tuple(load_member(folder / member_folder(i)) for i in range(len(content["files"]) // 2))
@@ -164,6 +167,22 @@ class Bundle:
 
 
 _CONTENT = {"classes": list, "encoders": dict, "about": dict, "temperature": float}
+#: Of what a bundle tells of itself, all that is used and not only shown.
+_ABOUT = {
+    "class_clips": lambda told: (
+        told is None or (isinstance(told, dict) and all(isinstance(n, int) for n in told.values()))
+    ),
+    "steps": lambda told: told is None or (type(told) is int and 0 <= told <= 10_000),
+    "extraction": lambda told: told is None or (isinstance(told, dict) and isinstance(told.get("llm") or {}, dict)),
+    "expected": lambda told: (
+        told is None or (isinstance(told, dict) and isinstance(told.get("weighted_f1", 0.0), int | float | None))
+    ),
+    "notes": lambda told: told is None or (isinstance(told, list) and all(isinstance(note, str) for note in told)),
+}
+
+
+def _is_encoder(told: object) -> bool:
+    return isinstance(told, dict) and isinstance(told.get("settings") or {}, dict)
 
 
 def _why(mine: Mapping, theirs: Mapping) -> str:
@@ -194,9 +213,12 @@ def encoders_of(sets: Mapping[str, object]) -> dict[str, dict]:
 def load_member(folder: Path) -> Fitted:
     """Read a member whose files have been checked; BundleError if this version cannot."""
     try:
-        return Fitted.load(folder)
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        model = Fitted.load(folder)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
         raise BundleError(f"{folder}: not a member that this version can read ({error}); train it anew") from None
+    if problem := member_problem(model):
+        raise BundleError(f"{folder}: not a member that this version can use: {problem}; train it anew")
+    return model
 
 
 def refuse_pickle(kind: str, name: str) -> None:

@@ -164,6 +164,12 @@ class Target:
     slow: bool = False
 
 
+def the_file(folder: Path, pattern: str) -> Path:
+    """The one file of this pattern: names in a store are made of digests."""
+    (found,) = folder.glob(pattern)
+    return found
+
+
 def alone(name: str) -> Callable[[Path, Path, bytes], Path]:
     def place(folder: Path, good: Path, content: bytes) -> Path:
         (folder / name).write_bytes(content)
@@ -178,7 +184,7 @@ def within(file: str) -> Callable[[Path, Path, bytes], Path]:
     def place(folder: Path, good: Path, content: bytes) -> Path:
         top = Path(file).parts[0]
         shutil.copytree(good / top, folder / top)
-        (folder / file).write_bytes(content)
+        the_file(folder, file).write_bytes(content)
         return folder / top
 
     return place
@@ -209,8 +215,8 @@ def _in_npy_folder(folder: Path, good: Path, content: bytes) -> Path:
     return made
 
 
-FACE, SHARD = "store/sets/six__face__made-80936388", "25c4440964c1b2dc.safetensors"
-LEDGER = "store/ledgers/six-7e385b85/ledger.parquet"
+FACE, LEDGER = "store/sets/six__face*", "store/ledgers/six-*/ledger.parquet"
+SHARD = f"{FACE}/shards/*.safetensors"
 TARGETS = (
     Target("mp4", "clip.mp4", "clip", as_clip("clip.mp4"), 3, names="clip.mp4"),
     Target("wav", "clip.wav", "clip", as_clip("clip.wav"), 2, names="clip.wav"),
@@ -225,8 +231,8 @@ TARGETS = (
     Target("toml", "corpus.toml", "check", _with_table),
     Target("npz", "features.npz", "extract", alone("table.npz"), 2),
     Target("npy", "array.npy", "npy_folder", _in_npy_folder, 2, names="clip0.npy"),
-    Target("safetensors", f"{FACE}/shards/{SHARD}", "store", within(f"{FACE}/shards/{SHARD}"), 2, names=SHARD),
-    Target("safetensors-again", f"{FACE}/shards/{SHARD}", "shards", within(f"{FACE}/shards/{SHARD}"), names=SHARD),
+    Target("safetensors", SHARD, "store", within(SHARD), 2, names=".safetensors"),
+    Target("safetensors-again", SHARD, "shards", within(SHARD), names=".safetensors"),
     Target("set-json", f"{FACE}/set.json", "store", within(f"{FACE}/set.json"), 2, names="set.json"),
     Target("index", f"{FACE}/index.parquet", "store", within(f"{FACE}/index.parquet"), 2, names="index.parquet"),
     Target("ledger", LEDGER, "ledger", within(LEDGER), names="ledger.parquet"),
@@ -246,7 +252,7 @@ def _damaged(seed: int) -> Iterator[Hostile]:
                 name = f"{target.kind}/damaged/{Path(target.file).name}: {damage.__name__} {number}"
 
                 def make(folder, good, target=target, damage=damage, name=name) -> Path:
-                    raw = (good / target.file).read_bytes()
+                    raw = the_file(good, target.file).read_bytes()
                     return target.place(folder, good, damage(raw, random.Random(f"{seed} {name}")))
 
                 names = target.names or (Path(target.file).name if target.kind == "bundle" else "")

@@ -96,7 +96,7 @@ def _arrays(folder: Path) -> None:
 
 
 def _store(root: Path) -> None:
-    from ecmf_lib.extract import _LEDGER, _ledger_folder
+    from ecmf_lib.extract import _ledger_folder, _ledger_table
     from ecmf_lib.interchange import import_arrays
     from ecmf_lib.shards import write_table
     from ecmf_lib.store import FeatureStore
@@ -105,11 +105,9 @@ def _store(root: Path) -> None:
     steps = [np.repeat(row[None], 3, axis=0) for row in arrays.pop("audio")]
     about = {"corpus_name": "six", "corpus_fingerprint": "0" * 16, "source": "made"}
     made = import_arrays(store, ids=ids(), streams=arrays | {"audio": steps}, **about)
-    import pyarrow as pa
-
-    rows = [{"id": id, "status": "done", "reason": "", "digest": "0", "n_frames": 0} for id in ids()]
+    rows = [{"id": id, "status": "done", "reason": "", "digest": "0"} | dict.fromkeys(made, "done") for id in ids()]
     named = {"sets": {stream: found.name for stream, found in made.items()}, "corpus": "six"}
-    table = pa.Table.from_pylist(rows, schema=_LEDGER).replace_schema_metadata({"ecmf": json.dumps(named)})
+    table = _ledger_table(rows, made).replace_schema_metadata({"ecmf": json.dumps(named)})
     write_table(_ledger_folder(store, "six") / "ledger.parquet", table, store.scratch)
     (root / ".lock").unlink()
 
