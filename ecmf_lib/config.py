@@ -293,6 +293,15 @@ def check_parameters(notebook: str, given: dict) -> Settings:
         raise SettingsError(f"{notebook}: {len(lines)} bad parameter(s)\n  " + "\n  ".join(lines)) from None
 
 
+def _shown(value: object) -> str:
+    """A value as a message holds it: a number of 5,000 digits cannot even be written down."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
 def _explain(model: type[Settings], problem: dict) -> str:
     field, *inside = (str(part) for part in problem["loc"])  # inside a list or dict: which entry
     name = ".".join([field, *inside])
@@ -300,4 +309,4 @@ def _explain(model: type[Settings], problem: dict) -> str:
         return f"{name}: unknown; this notebook takes {', '.join(model.model_fields)}"
     if field == "llm":  # what somebody wrote there may be an address or a key
         return f"{name}: {problem['msg']} ({model.model_fields[field].description})"
-    return f"{name} = {problem['input']!r}: {problem['msg']} ({model.model_fields[field].description})"
+    return f"{name} = {_shown(problem['input'])}: {problem['msg']} ({model.model_fields[field].description})"

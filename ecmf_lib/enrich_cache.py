@@ -13,12 +13,16 @@ import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ecmf_lib.bounded import check_file
 from ecmf_lib.enrich_prompt import EnrichError
 from ecmf_lib.enrich_talk import Reply, Request
 
 FORMAT = 1
 _AT_ONCE = 500  # keys a query
 _PATIENCE = 60.0  # seconds to wait for another process that writes
+_LONGEST = 2**24  # bytes of a text in it; answers have some thousand
+_COLUMNS = "key model prompt clip text finish tokens_in tokens_out failure made".split()
+_THINGS = "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -34,6 +38,11 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET text = excluded.text, finish = excluded.finish, tokens_in = excluded.tokens_in,
   tokens_out = excluded.tokens_out, failure = excluded.failure, made = CURRENT_TIMESTAMP
 WHERE replies.failure <> ''"""
+
+
+def _is_reply(reply: Reply) -> bool:
+    kinds = [str, str, int, int, str]
+    return all(isinstance(part, kind) for part, kind in zip(reply, kinds, strict=True))
 
 
 class Replies:
@@ -55,6 +64,8 @@ class Replies:
         try:
             if self.path is not None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                if self.path.exists():
+                    check_file(self.path)
             # two threads use it: the caller's, and that of the requests. Closing it under the other's hands (a second
             # Ctrl-C while the first is being obeyed) would crash the interpreter, so each use holds the lock.
             self._lock = threading.Lock()
@@ -81,7 +92,10 @@ class Replies:
             query = f"SELECT key, {', '.join(Reply._fields)} FROM replies WHERE key IN ({','.join('?' * len(part))})"
             try:
                 with self._lock:
-                    found |= {key: Reply(*rest) for key, *rest in self._base.execute(query, part)}
+                    replies = {key: Reply(*rest) for key, *rest in self._base.execute(query, part)}
+                if not all(map(_is_reply, replies.values())):
+                    raise sqlite3.DataError("an answer in it is no text")
+                found |= replies
             except sqlite3.Error as error:
                 raise EnrichError(f"{self.path}: cannot be read ({error}); delete it to ask again") from None
         return found
@@ -98,6 +112,8 @@ class Replies:
             raise EnrichError(f"{self.path}: an answer could not be kept ({error}); is the disk full?") from None
 
     def _open(self) -> None:
+        self._base.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+        self._base.execute("PRAGMA trusted_schema = OFF")
         self._base.execute("PRAGMA journal_mode = WAL")
         # a commit survives the end of the process, though perhaps not a loss of power
         self._base.execute("PRAGMA synchronous = NORMAL")
@@ -108,4 +124,9 @@ class Replies:
             if version != FORMAT and (version or tables):
                 raise sqlite3.DatabaseError(f"a database of another kind or version, expected {FORMAT}")
             self._base.execute(_TABLE)
+            # a view, a trigger or a computed column would run what somebody else has written
+            things = self._base.execute(_THINGS).fetchall()
+            columns = [(name, hidden) for _, name, *_, hidden in self._base.execute("PRAGMA table_xinfo(replies)")]
+            if things != [("table", "replies")] or columns != [(name, 0) for name in _COLUMNS]:
+                raise sqlite3.DatabaseError("its tables are not those of a cache of answers")
             self._base.execute(f"PRAGMA user_version = {FORMAT}")

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from ecmf_lib.bounded import read_bytes
 from ecmf_lib.cues import Cues
 
 PROMPTS = Path(__file__).with_name("prompts")
 
 LONGEST_TRANSCRIPT = 4000  # characters; film speech has some 15 a second, so that nothing but a mistake is cut
 LONGEST_PHRASE = 500  # characters of a cue, a speaker's name or an earlier utterance
+_LARGEST_PROMPT = 2**20  # bytes of a file
 MOST_PHRASES = 20  # cues of one kind
 MOST_CONTEXT = 10  # utterances before this one, the latest
 
@@ -97,7 +99,11 @@ def load_prompt(version: str, language: str) -> Prompt:
     known = sorted({file.name.split(".")[0] for file in PROMPTS.glob("*.md")})
     if version not in known or not path.is_file():
         raise EnrichError(f"no prompt '{version}' for language '{language}'; choose from {', '.join(known)}")
-    text = path.read_text("utf-8")
+    try:
+        text = read_bytes(path, _LARGEST_PROMPT).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "no UTF-8 text"
+        raise EnrichError(f"{path}: cannot be read ({why}); restore the file, or name another prompt") from None
     parts = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)
     named = {name.strip(): body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
     if named.keys() != {"Instructions", "Repair"} or "{problem}" not in named["Repair"]:

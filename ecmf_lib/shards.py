@@ -35,6 +35,7 @@ from ecmf_lib.bounded_arrays import read_parquet
 
 _DTYPES = {np.float16: "F16", np.float32: "F32", np.float64: "F64"}  # the format's names
 
+_LONGEST_LINE = 100_000  # letters in the memory of digests: a path is not longer
 DONE, MISSING, FAILED = "done", "missing", "failed"
 
 
@@ -434,7 +435,7 @@ class FileDigests:
     def _learn(self, lines: Iterable[str]) -> None:
         for line in lines:
             try:
-                path, *looks, digest = parse_json(line)
+                path, *looks, digest = parse_json(line if len(line) < _LONGEST_LINE else "")
                 self._known[path] = [*looks, str(digest)]
             except (ValueError, TypeError):
                 continue
