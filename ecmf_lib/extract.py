@@ -12,6 +12,7 @@ The *ledger* has one row for each clip of the manifest: done, or the reason it i
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -357,9 +358,9 @@ class Run:
 
     def jobs(self) -> Iterator[Job]:
         """What has to be computed, in manifest order; chunks with nothing to compute are settled on the way."""
-        clips = list(self.corpus)
-        for number, start in enumerate(range(0, len(clips), self.shard_size)):
-            clips_here = clips[start : start + self.shard_size]
+        clips = iter(self.corpus)
+        for number in range(-(-len(self.corpus) // self.shard_size)):
+            clips_here = list(itertools.islice(clips, self.shard_size))
             chunk = self.open[number] = self._chunk_of(clips_here)
             jobs = []
             for place, clip in enumerate(clips_here):
@@ -429,7 +430,7 @@ class Run:
         for part, writer in self.writers.items():
             writer.finish(self.pairs[part])
         names = {stream: about["name"] for stream, about in self.sets.items()}
-        rows = [self._ledger_row(place, clip_id) for place, clip_id in enumerate(self.corpus.clips["id"])]
+        rows = (self._ledger_row(place, clip_id) for place, clip_id in enumerate(self.corpus.clips["id"].tolist()))
         about = {"corpus": self.corpus.name, "sets": names}
         table = _ledger_table(rows, names).replace_schema_metadata({"ecmf": json.dumps(about)})
         write_table(_ledger_folder(self.store, self.corpus.name) / "ledger.parquet", table, self.store.scratch)
@@ -483,6 +484,9 @@ def _ledger_folder(store: FeatureStore, corpus_name: str) -> Path:
     return store.root / "ledgers" / f"{slug(corpus_name)}-{digest_of(corpus_name)[:8]}"
 
 
-def _ledger_table(rows: list[dict], streams: Mapping[str, object]) -> pa.Table:
+def _ledger_table(rows: Iterable[dict], streams: Mapping[str, object]) -> pa.Table:
     schema = pa.schema([*_LEDGER, *((stream, pa.string()) for stream in streams)])
-    return pa.Table.from_pylist([{"n_frames": 0, "audio_state": "", "notes": ""} | row for row in rows], schema=schema)
+    rows, parts = iter(rows), [schema.empty_table()]
+    while part := [{"n_frames": 0, "audio_state": "", "notes": ""} | row for row in itertools.islice(rows, 10_000)]:
+        parts.append(pa.Table.from_pylist(part, schema=schema))  # as Python's rows a part at a time: they are large
+    return pa.concat_tables(parts).combine_chunks()
