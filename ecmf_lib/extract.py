@@ -210,7 +210,8 @@ def imported_ledger(ids: list[str], sets: Mapping[str, FeatureSet]) -> pd.DataFr
     Returns
     -------
     DataFrame
-        As from :func:`extract`; the digest is that of the features. A clip is "failed" if none of the sets has any.
+        As from :func:`extract`; the digest is of the features of the shards that the clip is in. A clip is "failed"
+        if none of the sets has any.
     """
     _check_names(sets)
     said = {stream: dict(zip(found.index["id"], found.index["reason"], strict=True)) for stream, found in sets.items()}

@@ -10,7 +10,8 @@ One *set* is what one encoder made of one corpus, in a folder of its own::
     <store>/.cache, .lock      digests of input files, files being written; not part of the content
 
 How shards are written is in :mod:`ecmf_lib.shards`, who writes them in :mod:`ecmf_lib.extract` (from clips) and
-:mod:`ecmf_lib.interchange` (from other tools' features).
+:mod:`ecmf_lib.interchange` (from other tools' features, with :mod:`ecmf_lib.bulk`). How many clips are read at once
+is in :mod:`ecmf_lib.gather`.
 """
 
 from __future__ import annotations
