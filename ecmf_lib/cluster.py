@@ -167,7 +167,7 @@ class Pools:
         if device == "cuda" and not gpus:
             raise EncoderError("device = 'cuda': no node of the Ray cluster has a GPU; give auto or cpu")
         if gpus and device != "cpu":
-            return cls(models, "cuda", 1, 1)
+            return cls(models, "cuda", 0, 1)  # no core: decoders may have them all when an actor is started again
         cores = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
         # without a GPU models and decoders want the same cores: half of a node for each, and a single core is shared
         return cls(models, "cpu", max(1, max(cores) // 2) if sum(cores) > 1 else 0.5, 0)
@@ -205,7 +205,7 @@ def _stream(ray, works: list[ChunkWork], task: ClipTask, pools: Pools, storage: 
         # one chunk a block, so that a chunk is what is scheduled, tried again and lost
         chunks = ray.data.from_items([{"work": work} for work in works], override_num_blocks=len(works))
         if pools.models:
-            first = {"fn_constructor_args": (task, tally), "compute": decoders, "num_cpus": min(1, pools.cpus)}
+            first = {"fn_constructor_args": (task, tally), "compute": decoders, "num_cpus": min(1, pools.cpus) or 1}
             second = {"fn_constructor_args": (task, tally, storage, pools.device), "compute": models}
             chunks = chunks.map_batches(Decode, batch_size=1, **first)
             chunks = chunks.map_batches(Model, batch_size=1, num_cpus=pools.cpus, num_gpus=pools.gpus, **second)

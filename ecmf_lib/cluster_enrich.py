@@ -96,7 +96,7 @@ def _generated(ray, enricher: LocalEnricher, requests: dict[int, list[Request]])
             batch_size=1,
             fn_constructor_args=(enricher,),
             compute=ray.data.ActorPoolStrategy(min_size=1),
-            num_cpus=1,
+            num_cpus=0 if gpus else 1,
             num_gpus=gpus,
         )
         try:

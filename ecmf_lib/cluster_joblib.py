@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from types import FunctionType
 from typing import NamedTuple
 
 from joblib import parallel_config
@@ -21,7 +22,7 @@ from ecmf_lib.cluster_session import ray_session
 RETRIES = 5
 
 # sent with the job; anything else is put into the object store once, however many jobs have it
-_SMALL = (type(None), bool, int, float, str, tuple)
+_SMALL = (type(None), bool, int, float, str, tuple, type, FunctionType)
 
 
 class _Held(NamedTuple):
@@ -47,7 +48,6 @@ class RayTasks(ParallelBackendBase):
         super().__init__(**options)
         self._ray = ray
         self._held: dict[int, tuple[object, _Held]] = {}
-        self._going: set = set()
         self._task = None if ray is None else ray.remote(num_cpus=1, max_retries=RETRIES)(_call)
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -60,27 +60,24 @@ class RayTasks(ParallelBackendBase):
             (job, self._lean(args), dict(zip(more, self._lean(more.values()), strict=True)))
             for job, args, more in func.items
         ]
-        place = self._task.remote(jobs)
-        self._going.add(place)
-        future = place.future()
-        future.place = place
+        future = self._task.remote(jobs).future()
         if callback is not None:
             future.add_done_callback(callback)
         return future
 
     def retrieve_result_callback(self, out: Future):
         """The batch's results, or the error as the job raised it."""
-        self._going.discard(out.place)
         try:
             return out.result()
         except self._ray.exceptions.RayTaskError as error:
             raise getattr(error, "cause", None) or error from None
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Cancel what is under way."""
-        for place in self._going:
-            self._ray.cancel(place)
-        self._going.clear()
+        """Let what is under way run out, two jobs a core at most.
+
+        Not ``ray.cancel``: where it meets a task that ends at the same moment, Ray 2.60 aborts this whole process
+        ("Tried to complete task that was not pending").
+        """
 
     def stop_call(self) -> None:
         """Let go of the arguments."""
@@ -94,7 +91,7 @@ class RayTasks(ParallelBackendBase):
         return RayTasks, ()  # jobs carry their backend along, and have no use for it
 
     def _lean(self, values) -> list:
-        return [value if isinstance(value, _SMALL) or callable(value) else self._hold(value) for value in values]
+        return [value if isinstance(value, _SMALL) else self._hold(value) for value in values]
 
     def _hold(self, value: object) -> _Held:
         if id(value) not in self._held:  # the value is kept with its id, else another could get it

@@ -81,8 +81,13 @@ class Model(ModelEncoder):
     def _prepare(self, clip):
         return Prepared((clip.audio,))
 
+    def ready(self, device="auto"):
+        """On any device, also one that this machine only says it has."""
+        if self._model is None:
+            self._model, self._device = self._load(device, None), device
+
     def _load(self, device, dtype):
-        note("load", node(), device)
+        note("load", device, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         return "loaded"
 
     def _forward(self, items):

@@ -4,6 +4,7 @@ What happens when nodes and actors die is in tests/torture/test_cluster_faults.p
 """
 
 import hashlib
+import os
 import socket
 import sys
 from collections import Counter
@@ -38,14 +39,17 @@ from ecmf_lib.train import ModelSpec, cross_validate
 
 
 @pytest.fixture(scope="module")
-def ray():
-    """Ray on this machine, with two cores."""
+def ray(tmp_path_factory):
+    """Ray on this machine, with two cores and a GPU that is none."""
     found = pytest.importorskip("ray", reason="Ray is not installed: pip install .[cluster]")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         patch.delenv("RAY_ADDRESS", raising=False)
-        found.init("local", num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
+        patch.delenv("CUDA_VISIBLE_DEVICES")  # conftest hides GPUs; no encoder here would use one
+        patch.setenv("ECMF_TEST_TRACE", str(tmp_path_factory.mktemp("trace") / "trace"))
+        resources = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100_000_000}  # Ray takes our word for the GPU
+        found.init("local", **resources, include_dashboard=False, log_to_driver=False)
         yield found
         found.shutdown()
 
@@ -72,13 +76,25 @@ def test_a_run_begun_here_is_ended_on_ray_and_the_other_way_round(ray, corpus, t
     quiet = run(corpus, tmp_path / "local", using, workers=1)
     assert quiet["status"].tolist().count("failed") == 1 and "signal 9" in quiet["reason"][3]
     run(corpus.select(corpus.clips["id"].head(6)), tmp_path / "both", using, workers=2)
-    ledger = run(corpus, tmp_path / "both", using, engine="ray")
+    ledger = run(corpus, tmp_path / "both", using, engine="ray", device="cpu")
     pd.testing.assert_frame_equal(ledger, quiet)
     assert content(tmp_path / "both") == content(tmp_path / "local")
     for shard in sorted((tmp_path / "both").rglob("*.safetensors"))[::2]:
         shard.unlink()
     run(corpus, tmp_path / "both", using, workers=2)
     assert content(tmp_path / "both") == content(tmp_path / "local")
+
+
+def test_models_run_where_ray_gives_them_a_gpu(ray, corpus, tmp_path):
+    here = run(corpus, tmp_path / "here", with_model(), device="cpu")
+    there = run(corpus, tmp_path / "there", with_model(), engine="ray")
+    loaded = [line for line in Path(os.environ["ECMF_TEST_TRACE"]).read_text().splitlines() if "load cuda" in line]
+    assert loaded == ["load cuda 0"]  # once, with the device that was lent to this actor alone
+    pd.testing.assert_frame_equal(here, there)
+    shards = [{k: v for k, v in content(tmp_path / store).items() if "/shards/" in k} for store in ("here", "there")]
+    assert shards[0] == shards[1]
+    about = FeatureStore(tmp_path / "there").open(there.attrs["sets"]["global"]).about
+    assert about["computed"]["device"] == "cuda"
 
 
 def test_nodes_without_a_common_folder_use_a_url(ray, corpus, tmp_path):
@@ -263,7 +279,7 @@ class Nodes:
 @pytest.mark.parametrize(
     ("nodes", "device", "expected"),
     [
-        (Nodes([8, 8], gpus=4), "auto", ("cuda", 1, 1)),
+        (Nodes([8, 8], gpus=4), "auto", ("cuda", 0, 1)),
         (Nodes([8, 8], gpus=4), "cpu", ("cpu", 4, 0)),
         (Nodes([2]), "auto", ("cpu", 1, 0)),
         (Nodes([1]), "auto", ("cpu", 0.5, 0)),

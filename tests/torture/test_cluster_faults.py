@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cluster_clips import ENVIRONMENT, SlowStorage, content, encoders, make, with_model
 
 from ecmf_lib.extract import extract
+from ecmf_lib.model_stage import ModelError
 from ecmf_lib.shared_store import SharedStore
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install .[cluster]")
@@ -155,11 +156,18 @@ def test_an_actor_is_killed_again_and_again(cluster, corpus, tmp_path):
 
 
 def test_a_clip_that_takes_its_actor_down_costs_that_clip(cluster, corpus, tmp_path):
-    small = corpus.select(corpus.clips["id"].head(6))
+    small = corpus.select(["clip02", "clip03", "clip04"])  # one chunk
     ledger = run(small, tmp_path / "ray", encoders(trouble="parent"), engine="ray").set_index("id")
     assert ledger.index[ledger["status"] == "failed"].tolist() == ["clip03"]
     assert (
         "worker process died" in ledger["reason"]["clip03"]
         and "its Ray actor ended 4 times" in ledger["reason"]["clip03"]
     )
-    assert len(ledger) == 6
+    assert len(ledger) == 3
+
+
+def test_a_model_that_works_for_no_clip_ends_the_run_and_the_next_one_works(cluster, corpus, tmp_path):
+    small = corpus.select(corpus.clips["id"].head(6))
+    with pytest.raises(ModelError, match="fails on every clip"):
+        extract(small, tmp_path / "bad", with_model(trouble="all"), None, progress=False, shard_size=6, engine="ray")
+    assert len(run(small, tmp_path / "good", with_model(), engine="ray")) == 6
