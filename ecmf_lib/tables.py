@@ -105,16 +105,17 @@ def _row_by_row(raw: bytes, path: Path, encoding: str | None) -> pd.DataFrame:
     width = len(names)
     too_long, parts = [], []
     while part := list(itertools.islice(rows, _AT_ONCE)):
-        too_long += [row for row, cells in part if any(cell.strip() for cell in cells[width:])]
-        cells = [(cells + [""] * (width - len(cells)))[:width] for _, cells in part]
+        too_long += [row for row, cells in part if any(map(str.strip, cells[width:]))]
+        cells = [c if len(c) == width else (c + [""] * (width - len(c)))[:width] for _, c in part]
         index = pd.Index([row - 2 for row, _ in part], dtype=int)
-        parts.append(pd.DataFrame(cells, columns=names, index=index, dtype=str))
+        parts.append(pd.DataFrame(dict(enumerate(zip(*cells, strict=True))), index=index, dtype=str))
     if too_long:
         raise CorpusError(
             f"{path}: {len(too_long)} row(s) have more cells than the {width} columns of the header: "
             f"{shown_rows(too_long)}; put a cell that holds a comma in double quotes"
         )
-    return pd.concat(parts) if parts else pd.DataFrame(columns=names, index=pd.Index([], dtype=int), dtype=str)
+    none = pd.DataFrame(columns=range(width), index=pd.Index([], dtype=int), dtype=str)
+    return (pd.concat(parts) if parts else none).set_axis(names, axis=1)
 
 
 def read_rows(path: Path, *, encoding: str | None = None) -> list[tuple[int, list[str]]]:
@@ -143,7 +144,7 @@ def shown_rows(rows: list[int]) -> str:
 def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     try:
-        yield from ((row, cells) for row, cells in enumerate(reader, start=1) if any(cell.strip() for cell in cells))
+        yield from ((row, cells) for row, cells in enumerate(reader, start=1) if any(map(str.strip, cells)))
     except csv.Error as error:
         raise CorpusError(
             f"{path}: not a csv table (line {reader.line_num}: {error}); close every quote, and double those in a cell"
