@@ -124,9 +124,9 @@ def read_media(video: Path | None, audio: Path | None = None, *, n_frames: int =
         raise ValueError(f"n_frames = {n_frames} must be ≥ 1 and max_side = {max_side} ≥ 16")
     decoded = _Decoded()
     if video is not None:
-        _decode(Path(video), decoded, n_frames=n_frames, max_side=max_side, sound=audio is None)
+        _decode_or_say(Path(video), decoded, n_frames=n_frames, max_side=max_side, sound=audio is None)
     if audio is not None:
-        _decode(Path(audio), decoded, n_frames=0, max_side=max_side, sound=True)
+        _decode_or_say(Path(audio), decoded, n_frames=0, max_side=max_side, sound=True)
         if not decoded.samples:
             raise MediaError(Path(audio), "no audio in the file", "give a file with sound, or leave the column empty")
     return _finish(decoded, video, audio)
@@ -258,6 +258,15 @@ def _spread(times: np.ndarray, n: int) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------------------ decoding
+
+
+def _decode_or_say(path: Path, decoded: _Decoded, **how) -> None:
+    """:func:`_decode`, and whatever FFmpeg cannot do with a file (resample a rate of GHz, say) names the file."""
+    try:
+        _decode(path, decoded, **how)
+    except av.error.FFmpegError as error:
+        reason = f"it cannot be decoded ({error.strerror or error})"
+        raise MediaError(path, reason, "replace the file or leave the clip out") from None
 
 
 def _decode(path: Path, decoded: _Decoded, *, n_frames: int, max_side: int, sound: bool) -> None:

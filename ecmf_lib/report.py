@@ -24,7 +24,8 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from pygments.formatters import HtmlFormatter
 
-from ecmf_lib.config import NOTEBOOKS, REPO, cache_dir, check_parameters
+from ecmf_lib.bounded import check_file, read_json
+from ecmf_lib.config import NOTEBOOKS, REPO, SettingsError, cache_dir, check_parameters
 from ecmf_lib.enrich_address import without_address
 
 SOURCES = REPO / "notebooks"
@@ -234,7 +235,7 @@ def write_index(output: Path, statuses: dict[str, str]) -> None:
     cards, provenance = [], {}
     for name in NOTEBOOKS:
         if (output / f"{name}.html").is_file():
-            headline = _read_json(output / "tables" / name / "headline.json")
+            headline = _headline(output / "tables" / name / "headline.json")
             provenance = headline.get("provenance", provenance)
             cards.append(_card(name, headline, output / "tables" / name, statuses.get(name) == "failed"))
     body = f"<h1>ECMF report: {html.escape(output.name)}</h1><div class='cards'>{''.join(cards)}</div>"
@@ -243,9 +244,8 @@ def write_index(output: Path, statuses: dict[str, str]) -> None:
 
 
 def _card(name: str, headline: dict, tables: Path, failed: bool) -> str:
-    picture = tables / headline.get("thumbnail", "thumbnail.png")
-    image = ""
-    if picture.is_file() and not failed:
+    picture, image = tables / "thumbnail.png", ""
+    if picture.is_file() and not picture.is_symlink() and not failed:
         data = base64.b64encode(picture.read_bytes()).decode()
         image = f'<img alt="{html.escape(headline.get("title", name))}" src="data:image/png;base64,{data}">'
     figures = "".join(
@@ -265,7 +265,31 @@ def _definitions(facts: dict) -> str:
 
 
 def _read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """A file's dict; empty if there is none, or it cannot be read."""
+    try:
+        told = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _headline(path: Path) -> dict:
+    """What a page's notebook says of itself, as far as it has the form of that."""
+    forms = {"title": str, "figures": dict, "provenance": dict}
+    return {name: value for name, value in _read_json(path).items() if isinstance(value, forms.get(name, ()))}
+
+
+def _read_notebook(path: Path):
+    """A notebook of the checkout; SettingsError if somebody has broken the file."""
+    try:
+        check_file(path)
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook, relax_add_props=True)
+        "".join(cell.source for cell in notebook.cells).encode()  # halves of characters cannot be written again
+        return notebook
+    except Exception as error:  # nbformat, its schema and its converters raise many kinds
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SettingsError(f"{path}: not a notebook ({why}); restore it, for instance with git checkout") from None
 
 
 class _State:
@@ -292,11 +316,8 @@ class _State:
 
     def _known(self) -> dict[str, dict[str, str]]:
         """What is on file; anything that cannot be read (another version wrote it) counts as not known."""
-        try:
-            content = _read_json(self._path)
-        except ValueError:
-            return {}
-        return {name: about for name, about in content.items() if isinstance(about, dict) and "status" in about}
+        content = _read_json(self._path).items()
+        return {name: told for name, told in content if isinstance(told, dict) and isinstance(told.get("status"), str)}
 
     def _files(self, name: str) -> str:
         tables = sorted((self._output / "tables" / name).glob("*"))
@@ -308,7 +329,7 @@ class _State:
 
 def source_key(name: str) -> str:
     """Digest of a notebook's cells, the library modules it reaches through imports, the renderer and the pins."""
-    notebook = nbformat.read(SOURCES / f"{name}.ipynb", as_version=4)
+    notebook = _read_notebook(SOURCES / f"{name}.ipynb")
     cells = [cell.source for cell in notebook.cells]
     code = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
     modules = reached_modules(code)
@@ -334,7 +355,11 @@ def reached_modules(code: str) -> list[str]:
 def _imports(code: str) -> set[str]:
     """Dotted names below ``ecmf_lib`` that a source imports; IPython magics are no Python and are skipped."""
     names = set()
-    for node in ast.walk(ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", code))):
+    try:
+        tree = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", code))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the notebook will say so when it is executed
+        return names
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

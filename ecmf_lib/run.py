@@ -505,7 +505,7 @@ def _relative(path: Path) -> str:
     """A path as parameters hold it: relative to the checkout, so that executed notebooks name no machine's folders."""
     try:
         return Path(os.path.relpath(path.expanduser().resolve(), REPO)).as_posix()
-    except RuntimeError as error:  # links in a circle, or ~ of somebody unknown
+    except (RuntimeError, ValueError) as error:  # links in a circle, ~ of somebody unknown, a NUL
         raise SettingsError(f"{path}: no such file or folder ({error}); give another path") from None
 
 

@@ -207,8 +207,9 @@ def _tried(one, read: Callable, folder: Path, good: Path) -> dict:
 
 def is_clear(message: str, name: str) -> bool:
     """Whether a refusal names the file and a reason, at a length that somebody reads, and is no traceback."""
-    said = message.replace(name, "")
-    return name in message and bool(re.search(r"[a-z]{3}", said)) and "Traceback" not in said and len(said) < 20_000
+    named = [one for one in name.split("|") if one in message]
+    said = message.replace(named[0], "") if named else ""
+    return bool(named) and bool(re.search(r"[a-z]{3}", said)) and "Traceback" not in said and len(said) < 20_000
 
 
 def _emptied(folder: Path) -> None:

@@ -171,10 +171,39 @@ def test_where_a_stream_is_cut_makes_no_difference():
 
 def test_key_follows_the_library_code_that_a_notebook_reaches():
     reached = report.reached_modules("from ecmf_lib import corpus\n%matplotlib inline\nimport pandas")
-    assert reached == ["__init__.py", "config.py", "corpus.py", "tables.py"]
+    own = ["__init__.py", "bounded.py", "config.py", "corpus.py", "corpus_files.py", "plain_csv.py", "tables.py"]
+    assert reached == [*own, "text_check.py"]
     everything = report.reached_modules("from ecmf_lib.study import run")
     assert {"encoders/vision.py", "encoders/speech.py", "fit.py", "fusion.py"} <= set(everything)
     assert report.reached_modules("import numpy") == []
+
+
+def test_a_broken_notebook_is_refused_with_its_name(tiny):
+    path = tiny / "notebooks" / "00_one.ipynb"
+    for content in ("", "[" * 100_000, "[]", '{"nbformat": 99}', path.read_text().replace('"cells"', '"sells"')):
+        path.write_text(content)
+        with pytest.raises(SettingsError, match=r"00_one\.ipynb: not a notebook \(.*restore it"):
+            report.run_notebooks(tiny / "run", {"words": "x"}, say=lambda line: None)
+
+
+def test_a_cell_that_is_no_python_is_a_page_that_says_so(tiny):
+    write_notebook(tiny / "notebooks", "00_one", "def (")
+    (outcome,) = report.run_notebooks(tiny / "run", {"words": "x"}, notebooks=["00_one"], say=lambda line: None)
+    assert outcome.status == "failed" and "SyntaxError" in outcome.error
+
+
+@pytest.mark.parametrize(
+    "headline", ["", "[1]", "[" * 100_000, '{"title": 5, "figures": 7, "provenance": 9}', '{"thumbnail": "../../x.png"}']
+)
+def test_an_index_is_made_whatever_a_headline_says(tmp_path, headline):
+    tables = tmp_path / "run" / "tables" / "00_start_here"
+    tables.mkdir(parents=True)
+    (tmp_path / "run" / "x.png").write_bytes(b"SECRET")
+    (tmp_path / "run" / "00_start_here.html").write_text("page")
+    (tables / "headline.json").write_text(headline)
+    report.write_index(tmp_path / "run", {})
+    page = (tmp_path / "run" / "index.html").read_text()
+    assert '<a href="00_start_here.html">00_start_here</a>' in page and "<img" not in page
 
 
 def test_command_refuses_with_a_readable_message(tmp_path, monkeypatch):
