@@ -3,17 +3,19 @@
 7,369 labelled and 20,000 further clips, streams of 1024, 768 and 1024 features. Made so that models can differ: no
 stream knows the emotion of every clip (in part of the clips a stream says nothing, and which one does so differs from
 clip to clip), streams confuse different emotions, each speaker shifts all that a stream shows, the candidates'
-speakers are not those of the labelled clips, and most of a stream's variance is not about emotion at all, falling off
-slowly, as in real features. Because we made them, the best possible score is known.
+speakers are not those of the labelled clips, most of a stream's variance is not about emotion at all, falling off
+slowly, as in real features, and a share of the labels that are trained on may be wrong. Because we made them, the best
+possible score is known.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.metrics import f1_score
 
+from ecmf_lib import noise
 from ecmf_lib.config import EMOTIONS
 from ecmf_lib.samples import FusionData
 
@@ -43,9 +45,25 @@ class Challenge:
 
 
 def challenge(
-    seed: int = 0, *, labelled: int = LABELLED, candidates: int = CANDIDATES, scale: float = 1.0
+    seed: int = 0,
+    *,
+    wrong: float = 0.0,
+    labelled: int = LABELLED,
+    candidates: int = CANDIDATES,
+    scale: float = 1.0,
 ) -> Challenge:
-    """Draw a challenge; `scale` shortens the streams for quick looks."""
+    """Draw a challenge.
+
+    Parameters
+    ----------
+    seed : int
+    wrong : float
+        Share of the labelled clips that get another label at random; the candidates keep theirs.
+    labelled, candidates : int
+        Clips.
+    scale : float
+        Shortens the streams for quick looks.
+    """
     rng = np.random.default_rng(seed)
     n = labelled + candidates
     labels = rng.choice(len(EMOTIONS), n, p=_PRIOR)
@@ -66,7 +84,11 @@ def challenge(
         classes=EMOTIONS,
     )
     best = f1_score(labels[~known], likelihood[~known].argmax(1), average="weighted")
-    return Challenge(data.select(known), data.select(~known), float(best))
+    given = data.select(known)
+    if wrong:
+        worse = noise.inject("symmetric", given.labels, len(EMOTIONS), wrong, np.random.default_rng(seed + 1))
+        given = replace(given, labels=worse)
+    return Challenge(given, data.select(~known), float(best))
 
 
 def _stream(rng, labels: np.ndarray, speaker: np.ndarray, dim: int, tells: float) -> tuple[np.ndarray, np.ndarray]:
