@@ -91,7 +91,7 @@ class KeptRounds:
         path = self._path(which, turn)
         if path is not None:
             text = json.dumps({name: values.tolist() for name, values in asdict(found).items()})
-            write_file(path, text.encode(), path.parent)
+            write_file(path, text.encode(), path.parent / ".writing")
         return found
 
     def _path(self, which: str, turn: int) -> Path | None:

@@ -18,6 +18,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from stat import S_ISREG
@@ -480,9 +481,10 @@ class FileDigests:
         return digest
 
     def save(self) -> None:
-        """Add what is new to the memory."""
+        """Add what is new to the memory; where that cannot be written, files are read again the next time."""
         if self._new:
-            self._memory.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._memory, "a", encoding="utf-8") as file:
-                file.write("\n".join(self._new) + "\n")
+            with suppress(OSError):
+                self._memory.parent.mkdir(parents=True, exist_ok=True)
+                with open(self._memory, "a", encoding="utf-8") as file:
+                    file.write("\n".join(self._new) + "\n")
             self._new = []

@@ -20,7 +20,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import repeat
@@ -286,10 +286,16 @@ class FeatureStore:
         Raises
         ------
         StoreError
-            If another process is writing into this store.
+            If another process is writing into this store, or nobody can.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.root / ".lock", "a+", encoding="ascii") as file:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            held = open(self.root / ".lock", "a+", encoding="ascii")
+        except OSError as error:
+            raise StoreError(
+                f"{self.root}: cannot be written ({error.strerror}); make the folder writable, or give another store"
+            ) from error
+        with held as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -298,9 +304,9 @@ class FeatureStore:
                     f"{self.root}: process {file.read().strip() or '?'} is writing into this store; "
                     "wait for it to end, or give another store"
                 ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with suppress(OSError):  # only told to others; a disk that is full stops the first file that counts
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), str(os.getpid()).encode())
             for left in self.scratch.glob("*"):  # of a process that was killed while it wrote
                 left.unlink(missing_ok=True)
             yield

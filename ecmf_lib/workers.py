@@ -246,7 +246,11 @@ def _serve(pipe: connection.Connection, nice: int) -> None:
             job = pipe.recv()
         except EOFError:
             return
-        pipe.send(task(job))
+        result = task(job)
+        try:
+            pipe.send(result)
+        except BrokenPipeError:  # the main process was killed a moment ago
+            return
 
 
 def _leave_with_parent() -> None:

@@ -237,6 +237,16 @@ def test_a_file_written_a_moment_ago_is_not_remembered(tmp_path):
     assert not memory.exists()
 
 
+def test_a_memory_that_cannot_be_written_stops_nothing(tmp_path):
+    file = tmp_path / "a.wav"
+    file.write_bytes(b"one")
+    os.utime(file, ns=(10**18, 10**18))
+    digests = FileDigests(file / "digests.jsonl")  # below a file: as on a disk that is full or read-only
+    digests.add(['["/b.wav", 1, 2, 3, "c0ffee"]'])
+    digests.save()
+    assert digests.new == [] and file.read_bytes() == b"one"
+
+
 def test_digest_of_what_cannot_be_read(tmp_path):
     assert FileDigests(tmp_path / "m").of(tmp_path / "absent") == "unreadable: No such file or directory"
     assert FileDigests(tmp_path / "m").of(tmp_path) == "not a file"

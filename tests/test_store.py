@@ -1,5 +1,6 @@
 """Reading feature sets: what was stored comes back, and what is damaged or absent is said."""
 
+import errno
 import json
 import os
 import subprocess
@@ -176,6 +177,20 @@ def test_two_writers_are_refused(tmp_path):
         other.communicate()
     with FeatureStore(tmp_path).locked():  # the lock went with the process
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
+
+
+def test_a_store_that_cannot_be_written_is_refused_with_a_reason(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"file/store: cannot be written .*make the folder writable"):
+        with FeatureStore(tmp_path / "file" / "store").locked():
+            pass
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ecmf_lib.store.os.write", full)
+    with FeatureStore(tmp_path / "other").locked():  # what is full shows when something that counts is written
+        pass
 
 
 def test_what_a_killed_writer_left_is_cleared(tmp_path):
