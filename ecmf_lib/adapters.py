@@ -391,7 +391,11 @@ def _table_settings(path: Path) -> TableSettings:
 def _read_parquet(path: Path) -> pd.DataFrame:
     """All cells as str; whole numbers without the ".0" that missing values beside them would give them."""
     try:
-        table = read_parquet(path).to_pandas()
+        read = read_parquet(path)
+        odd = [field.name for field in read.schema if "binary" in str(field.type)]
+        if odd:
+            raise ValueError(f"column '{odd[0]}' holds bytes, not text")
+        table = read.to_pandas()
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read ({error.strerror}); expected a parquet table") from None
     except Exception as error:  # what pandas itself wrote into the file can be anything

@@ -205,4 +205,6 @@ def read_parquet(path: Path, columns: Collection[str] | None = None) -> pa.Table
             pa.field(field.name, field.type.value_type if pa.types.is_dictionary(field.type) else field.type)
             for field in table.schema
         ]
-        return table.cast(pa.schema(fields, table.schema.metadata))
+        table = table.cast(pa.schema(fields, table.schema.metadata))
+        table.validate(full=True)  # that texts are UTF-8, above all
+        return table

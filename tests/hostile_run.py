@@ -7,6 +7,7 @@ too much memory.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import re
@@ -58,7 +59,7 @@ def run_inputs(names: Sequence[str], seed: int = 0, progress: bool = False) -> p
         try:
             while left:
                 if child is None:
-                    child = _Child(Path(place), seed)
+                    child = Child(Path(place), seed)
                 name = left.pop(0)
                 outcome = child.ask(name)
                 rows.append({"name": name, "kind": kinds[name], **outcome})
@@ -84,13 +85,24 @@ def counts(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([found, total]).rename_axis(None)
 
 
-class _Child:
-    """A warm process that is asked one input after another."""
+class Child:
+    """A warm process that is asked one input after another.
 
-    def __init__(self, place: Path, seed: int):
+    Parameters
+    ----------
+    place : Path
+        Folder for the good material and the input that is tried.
+    seed : int
+    readers : str
+        Module with the readers; another than ``hostile_readers`` has ``inputs()`` of its own.
+    cpu : int
+        Seconds of the processor that an input may take.
+    """
+
+    def __init__(self, place: Path, seed: int, readers: str = "hostile_readers", cpu: int = CPU_SECONDS):
         threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         env = os.environ | dict.fromkeys(threads, "1") | {"ECMF_DATA": str(place / "data"), "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, str(HERE / "hostile_run.py"), "--serve", str(place), str(seed)]
+        command = [sys.executable, str(HERE / "hostile_run.py"), "--serve", str(place), str(seed), readers, str(cpu)]
         self.said = open(place / "stderr.txt", "a+b")
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.said}
         self.process = subprocess.Popen(command, text=True, env=env, start_new_session=True, **pipes)
@@ -140,20 +152,19 @@ class _Child:
 # ------------------------------------------------------------------------------------------------ in the child
 
 
-def serve(place: Path, seed: int) -> None:
+def serve(place: Path, seed: int, name: str, cpu: int) -> None:
     """Answer names on stdin with a line of JSON each."""
     sys.path.insert(0, str(HERE))
-    import hostile_readers
     from hostile import all_inputs
-    from hostile_material import make_material
 
+    readers = importlib.import_module(name)
     answers, good = os.dup(1), place / "material"
     os.dup2(2, 1)  # what a reader prints is no answer
-    if not good.exists():
-        shutil.rmtree(place / "growing", ignore_errors=True)
-        make_material(place / "growing").rename(good)
-    _warm(hostile_readers, good, place)
-    inputs = {one.name: one for one in all_inputs(seed)}
+    if hasattr(readers, "inputs"):
+        inputs = {one.name: one for one in readers.inputs()}
+    else:
+        _warm(readers, good, place)
+        inputs = {one.name: one for one in all_inputs(seed)}
     with os.fdopen(answers, "w") as out:
         print("ready", file=out, flush=True)
         for line in sys.stdin:
@@ -161,12 +172,17 @@ def serve(place: Path, seed: int) -> None:
             folder = place / "input"
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            print(json.dumps(_tried(one, getattr(hostile_readers, one.read), folder, good)), file=out, flush=True)
+            print(json.dumps(_tried(one, getattr(readers, one.read), folder, good, cpu)), file=out, flush=True)
             _emptied(folder)
 
 
 def _warm(readers, good: Path, place: Path) -> None:
     """Import what readers import, so that neither its time nor its memory counts; good files have to be handled."""
+    if not good.exists():
+        from hostile_material import make_material
+
+        shutil.rmtree(place / "growing", ignore_errors=True)
+        make_material(place / "growing").rename(good)
     readers.check(good / "manifest.csv", good)
     readers.extract(good / "features.npz", good)
     readers.store(good / "store", good)
@@ -180,12 +196,12 @@ def _warm(readers, good: Path, place: Path) -> None:
     from ecmf_lib import report  # noqa: F401
 
 
-def _tried(one, read: Callable, folder: Path, good: Path) -> dict:
+def _tried(one, read: Callable, folder: Path, good: Path, cpu: int) -> dict:
     from hostile_readers import Refused
 
     given = one.make(folder, good)
     began = _cpu()
-    memory, _ = _status("VmHWM", reset=True), _limit(began)
+    memory, _ = _status("VmHWM", reset=True), _limit(cpu)
     try:
         outcome, message = "handled", str(read(given, good))
     except Refused as refused:
@@ -198,7 +214,7 @@ def _tried(one, read: Callable, folder: Path, good: Path) -> dict:
     seconds, grown = _cpu() - began, _status("VmHWM") - memory
     if outcome in GOOD and grown > MEMORY_MB:
         outcome = "memory"
-    if outcome in GOOD and seconds > CPU_SECONDS:
+    if outcome in GOOD and seconds > cpu:
         outcome = "hung"
     message = message.encode("utf-8", "backslashreplace").decode()
     message = message[-2500:] if outcome == "crashed" else message[:2500]
@@ -235,9 +251,9 @@ def _status(key: str, reset: bool = False) -> float:
     return int(re.search(rf"^{key}:\s+(\d+) kB", text, re.M)[1]) / 1024
 
 
-def _limit(began: float) -> None:
+def _limit(cpu: int) -> None:
     own = resource.getrusage(resource.RUSAGE_SELF)
-    most = int(own.ru_utime + own.ru_stime + 2 * CPU_SECONDS) + 1
+    most = int(own.ru_utime + own.ru_stime + 2 * cpu) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (most, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     if sys.platform == "linux":
         addresses = int(_status("VmSize") + ADDRESS_MB) * 2**20
@@ -256,10 +272,11 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="some of every kind")
     parser.add_argument("--only", default="", help="inputs whose name holds this text")
     parser.add_argument("--verbose", action="store_true", help="what was said of each")
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        serve(Path(given.serve[0]), int(given.serve[1]))
+        place, seed, readers, cpu = given.serve
+        serve(Path(place), int(seed), readers, int(cpu))
         return 0
     from hostile import all_inputs, quick_inputs
 

@@ -200,7 +200,7 @@ PARQUETS = {
     "bytes that are no text": _parquet(lambda: pa.table({"id": pa.array([b"\xff\xfe", b"a"], pa.binary())})),
     "text that is no UTF-8": _parquet(lambda: pa.table({"id": pa.array([b"\xff\xfe"], pa.binary()).view(pa.string())})),
     "infinite numbers": _parquet(lambda: pa.table({"id": [float("inf"), 1e300], "label": ["happy", None]})),
-    "times": _parquet(lambda: pa.table({"id": pa.array([2**62, 1], pa.timestamp("s")), "label": ["happy", "sad"]})),
+    "times": _parquet(lambda: pa.table({"id": pa.array([2**60, 1], pa.timestamp("ms")), "label": ["happy", "sad"]})),
     "columns twice": _parquet(lambda: pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["id", "id"])),
     "metadata of pandas that lies": _parquet(
         lambda: pa.table({"id": ["a"]}).replace_schema_metadata({"pandas": '{"index_columns": ["no-such"], "x": ['})

@@ -193,7 +193,8 @@ def test_a_cell_that_is_no_python_is_a_page_that_says_so(tiny):
 
 
 @pytest.mark.parametrize(
-    "headline", ["", "[1]", "[" * 100_000, '{"title": 5, "figures": 7, "provenance": 9}', '{"thumbnail": "../../x.png"}']
+    "headline",
+    ["", "[1]", "[" * 100_000, '{"title": 5, "figures": 7, "provenance": 9}', '{"thumbnail": "../../x.png"}'],
 )
 def test_an_index_is_made_whatever_a_headline_says(tmp_path, headline):
     tables = tmp_path / "run" / "tables" / "00_start_here"
