@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from own_memory import peak
 from rows import Row, record
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -138,7 +138,7 @@ class Clock:
 
     def told(self) -> dict[str, float]:
         busy = time.process_time() - self.busy
-        return self.seconds | {BUSY: busy, "GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+        return self.seconds | {BUSY: busy, "GB": peak() / 1e3}
 
 
 def apart(work, path: Path) -> dict[str, float]:
