@@ -13,7 +13,7 @@ FETCH    = $(if $(filter-out light,$(PROFILE)),$(if $(findstring --encoder,$(ARG
 # slow to make; the files keep their order, in which tests/conftest.py has put the longest first.
 PARALLEL = -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup reports test lint lab bench lock licences audit clean
+.PHONY: help setup reports test torture lint lab bench lock licences audit clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -38,6 +38,9 @@ lint: setup  ## ruff: style and common mistakes, library, tests and notebooks
 
 test: lint  ## lint, run the tests, execute every notebook with tiny parameters
 	$(BIN)/python -m pytest $(PARALLEL)
+
+torture: setup  ## faults (50 times kill -9, disk full, …) and hostile inputs, 20 minutes at most: reports/torture
+	$(BIN)/python tests/torture/run.py
 
 lab: setup  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb

@@ -18,7 +18,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 #: The files that take longest. With them first, no process of `make test` begins one when the others are done.
-LONGEST = ("test_notebooks", "test_notebooks_odd", "test_train", "test_extract", "test_no_leaks", "test_security_pages")
+LONGEST = (
+    "test_notebooks",
+    "test_faults",
+    "test_notebooks_odd",
+    "test_train",
+    "test_extract",
+    "test_no_leaks",
+    "test_security_pages",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
