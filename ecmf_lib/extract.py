@@ -210,7 +210,7 @@ def imported_ledger(ids: list[str], sets: Mapping[str, FeatureSet]) -> pd.DataFr
     Returns
     -------
     DataFrame
-        As from :func:`extract`; the digest is of the features of the shards that the clip is in. A clip is "failed"
+        As from :func:`extract`; the digest is of its shards and of what became of it. A clip is "failed"
         if none of the sets has any.
     """
     _check_names(sets)
@@ -221,7 +221,7 @@ def imported_ledger(ids: list[str], sets: Mapping[str, FeatureSet]) -> pd.DataFr
         columns = {stream: why.get(id, "not among the imported features") or DONE for stream, why in said.items()}
         done = DONE in columns.values()
         reason = "" if done else "; ".join(f"{stream}: {why}" for stream, why in columns.items())
-        digest = digest_of(*(of_set.get(id) for of_set in keys))[:32]
+        digest = digest_of([of_set.get(id) for of_set in keys], columns)[:32]
         rows.append({"id": id, "status": DONE if done else FAILED, "reason": reason, "digest": digest} | columns)
     ledger = _ledger_table(rows, sets).to_pandas()
     ledger.attrs = {"sets": {stream: found.name for stream, found in sets.items()}}
