@@ -3,9 +3,9 @@
 Run with ``python benchmarks/growth.py [--full] [--work extract …] [--clips 1000 10000 …]``.
 
 Each measurement runs in a process of its own, because a peak of memory never goes down. By default 1,000 to 40,000
-clips, and 132,171 (the challenge) where that is cheap; ``--full`` takes 132,171 everywhere. What a clip costs by itself is
-kept small, so that anything that grows faster than the clips would be seen: files are a fifth of a second of sound, one
-for each clip; features are generated and narrow (32 + 24 + 32 numbers); nobody is asked, answers are ready-made.
+clips, and 132,171 (the challenge) where that is cheap; ``--full`` takes 132,171 everywhere. What a clip costs by itself
+is kept small, so that anything that grows faster than the clips would be seen: files are a fifth of a second of sound,
+one for each clip; features are generated and narrow (32 + 24 + 32 numbers); nobody is asked, answers are ready-made.
 
 * *extract*: two encoders (sound and words), all that is around them: digests, workers, shards, index, ledger. *again*:
   the same once more, when everything is stored; *more*: when one clip in a hundred has new words.
