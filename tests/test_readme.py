@@ -29,3 +29,12 @@ def test_links_lead_somewhere():
     assert len(links) > 8
     for link in links:
         assert link.startswith("https://") or (REPO / link).exists(), link
+
+
+def test_faults_are_those_of_the_tracked_table():
+    shown = rows(README.split("<!-- torture -->")[1].split("<!-- end -->")[0])
+    table = pd.read_csv(REPO / "reports/torture/torture.csv")
+    told = [[int(cell) for cell in cells] for cells in shown.values() if cells[0].isdigit()]
+    sums = table.groupby("fault", sort=False)[["injected", "survived", "lost", "duplicated"]].sum().astype(int)
+    inputs = table[table["part"] == "inputs"][["tried", "handled", "refused", "crashed"]].sum().astype(int)
+    assert sorted(told) == sorted([*sums.values.tolist(), inputs.tolist()])
