@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from ecmf_lib import classical, experts, fusion
+from ecmf_lib import classical, experts, fusion, fusion_registry
 from ecmf_lib.experts import log_softmax
 from ecmf_lib.members import log_probabilities, reproducible
 from ecmf_lib.samples import DataError, FusionData
@@ -20,7 +20,7 @@ from ecmf_lib.scaling import learnable, standardise, turned
 
 #: Most clips that are predicted at once: what lies between the layers then stays near the processor.
 AT_ONCE = 1024
-#: What `kind` of a :class:`ModelSpec` may be.
+#: What `kind` of a :class:`ModelSpec` may be, beside those of :func:`ecmf_lib.fusion_registry.register`.
 KINDS = (*fusion.FUSIONS, *classical.KINDS)
 
 
@@ -33,7 +33,7 @@ class ModelSpec:
     name : str
         As it appears in tables.
     kind : str
-        One of :data:`KINDS`.
+        One of :data:`KINDS`, or the name of a registered fusion.
     streams : tuple of str or None
         None: all of the data.
     options : dict
@@ -53,8 +53,13 @@ class ModelSpec:
     epochs: int = 0
 
     def __post_init__(self):
-        if self.kind not in KINDS:
+        if not known_kind(self.kind):
             raise ValueError(f"model '{self.name}': no kind {self.kind!r}; choose from {', '.join(KINDS)}")
+
+    def __reduce__(self):
+        # A fusion of one's own travels with the spec: a worker process has not seen the cell that registered it.
+        values = {part.name: getattr(self, part.name) for part in fields(self)}
+        return _arrived, (type(self), values, fusion_registry.own(self.kind))
 
     @property
     def neural(self) -> bool:
@@ -68,7 +73,18 @@ class ModelSpec:
 
     def about(self) -> dict:
         """Everything that its results depend on, JSON-able."""
-        return asdict(self)
+        return asdict(self) | ({"code": fusion_registry.code_of(self.kind)} if fusion_registry.own(self.kind) else {})
+
+
+def known_kind(kind: str) -> bool:
+    """Whether there is such a kind of model: of this package, or registered."""
+    return kind in KINDS or fusion_registry.own(kind) is not None
+
+
+def _arrived(cls: type[ModelSpec], values: dict, own: type[fusion.Fusion] | None) -> ModelSpec:
+    if own is not None:
+        fusion_registry.adopt(values["kind"], own)
+    return cls(**values)
 
 
 @dataclass(frozen=True, eq=False)

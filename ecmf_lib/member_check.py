@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ecmf_lib import fusion
-from ecmf_lib.fit import KINDS, Fitted
+from ecmf_lib.fitted import Fitted, known_kind
 from ecmf_lib.samples import FusionData
 
 _LARGEST = 2**20  # features of a stream
@@ -29,6 +29,8 @@ def member_problem(model: Fitted) -> str:
     """
     if wrong := [name for name, good in _FIELDS.items() if not good(getattr(model, name))]:
         return f"{', '.join(wrong)}: not what a model says there"
+    if not known_kind(model.kind):
+        return f"no kind {model.kind[:50]!r}; a fusion of your own: register it first (ecmf_lib.fusion_registry)"
     for name, array in model.arrays.items():
         if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
             return f"array '{name[:50]}' holds numbers that are none, or infinite"
@@ -83,7 +85,7 @@ def _is_dims(value: object) -> bool:
 #: Field of a :class:`Fitted` → whether it can be that.
 _FIELDS = {
     "name": _is_text,
-    "kind": lambda value: isinstance(value, str) and value in KINDS,
+    "kind": _is_text,
     "classes": lambda value: isinstance(value, tuple) and 0 < len(value) <= 1000 and all(map(_is_text, value)),
     "dims": _is_dims,
     "options": lambda value: isinstance(value, dict) and all(map(_is_option, value.values())),

@@ -2,6 +2,8 @@
 
 import hashlib
 import multiprocessing
+import sys
+import types
 from dataclasses import replace
 
 import av
@@ -141,6 +143,23 @@ def test_unknown_names_are_refused_with_the_known_ones():
         get_encoder("char-ngram", width=3)
     with pytest.raises(EncoderError, match="registered already"):
         register("egemaps", Encoder)
+
+
+def test_a_class_of_a_notebooks_cell_is_refused_since_workers_cannot_import_it(monkeypatch):
+    own = type("Own", (Encoder,), {"__module__": "__main__"})
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))  # a kernel's has no __file__
+    with pytest.raises(EncoderError, match="file of its own"):
+        register("own", own)
+    assert "own" not in set(encoders()["name"])
+
+
+def test_a_file_that_is_read_again_replaces_its_encoder(monkeypatch):
+    monkeypatch.setattr("ecmf_lib.encoders._FACTORIES", {})
+    first, second = (type("Own", (Encoder,), {"__module__": "my_encoder"}) for _ in range(2))
+    register("own", first)
+    register("own", second)
+    with pytest.raises(EncoderError, match="registered already"):
+        register("own", type("Another", (Encoder,), {"__module__": "my_encoder"}))
 
 
 def test_profiles_give_each_stream_its_own_encoder():

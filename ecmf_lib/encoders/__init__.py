@@ -6,13 +6,14 @@ An encoder turns a decoded clip into one stream's features. To add one, subclass
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
 
-from ecmf_lib.config import ENRICHMENT, PROFILES, STREAMS
+from ecmf_lib.config import ENRICHMENT, PROFILES, STREAMS, did_you_mean
 from ecmf_lib.encoders.audio import Egemaps, EgemapsLLD
 from ecmf_lib.encoders.base import ClipInputs, Encoder, EncoderError, MissingStream
 from ecmf_lib.encoders.cards import CARDS
@@ -50,7 +51,7 @@ _FACTORIES: dict[str, Callable[..., Encoder]] = {}
 
 
 def register(name: str, factory: Callable[..., Encoder]) -> None:
-    """Make an encoder known under `name`.
+    """Make an encoder known under `name`; the same class again, of a file that was read anew, replaces it.
 
     Parameters
     ----------
@@ -62,11 +63,21 @@ def register(name: str, factory: Callable[..., Encoder]) -> None:
     Raises
     ------
     EncoderError
-        If the name is taken.
+        If the name is taken, or the class was written in a notebook's cell: worker processes import it by name.
     """
-    if name in _FACTORIES or name in CARDS:
+    main = sys.modules.get("__main__")
+    if getattr(factory, "__module__", "") == "__main__" and not hasattr(main, "__file__"):
+        raise EncoderError(
+            f"encoder '{name}': worker processes cannot see a class of a notebook's cell; register it from a file of "
+            "its own, such as my_encoder.py beside the notebook, and import that"
+        )
+    if (name in _FACTORIES and _place(_FACTORIES[name]) != _place(factory)) or name in CARDS:
         raise EncoderError(f"an encoder '{name}' is registered already; choose another name")
     _FACTORIES[name] = factory
+
+
+def _place(factory: Callable) -> tuple:
+    return getattr(factory, "__module__", None), getattr(factory, "__qualname__", factory)
 
 
 def get_encoder(name: str, *, weights: Path | str | None = None, **settings) -> Encoder:
@@ -88,7 +99,8 @@ def get_encoder(name: str, *, weights: Path | str | None = None, **settings) -> 
         return _FACTORIES[name](**settings)
     if name in CARDS:
         return _family(CARDS[name].family)(CARDS[name], weights, **settings)
-    raise EncoderError(f"no encoder '{name}'; choose from {', '.join(sorted([*_FACTORIES, *CARDS]))}")
+    known = sorted([*_FACTORIES, *CARDS])
+    raise EncoderError(f"no encoder '{name}'{did_you_mean(name, known)}; choose from {', '.join(known)}")
 
 
 def _family(name: str) -> type:
@@ -137,11 +149,13 @@ def profile(
         For an unknown profile, stream, encoder or setting, or an encoder of another stream; says what there is.
     """
     if name not in PROFILES:
-        raise EncoderError(f"no profile '{name}'; choose from {', '.join(PROFILES)}")
+        raise EncoderError(f"no profile '{name}'{did_you_mean(name, PROFILES)}; choose from {', '.join(PROFILES)}")
     chosen = {stream: {"name": encoder} for stream, encoder in PROFILES[name].items()}
     for stream, swap in (swaps or {}).items():
         if stream not in (*STREAMS, ENRICHMENT):
-            raise EncoderError(f"encoders: no stream '{stream}'; choose from {', '.join((*STREAMS, ENRICHMENT))}")
+            known = (*STREAMS, ENRICHMENT)
+            meant = did_you_mean(stream, known)
+            raise EncoderError(f"encoders: no stream '{stream}'{meant}; choose from {', '.join(known)}")
         chosen[stream] = {"name": swap} if isinstance(swap, str) else chosen.get(stream, {}) | swap
         if "name" not in chosen[stream]:
             raise EncoderError(f"encoders: profile '{name}' has no stream '{stream}'; give it a name: {swap}")
