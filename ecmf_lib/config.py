@@ -6,7 +6,9 @@ the notebook does not know; :func:`check_parameters` refuses it, and refuses a v
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -57,6 +59,12 @@ REPO = Path(__file__).resolve().parents[1]
 def resolve(path: str) -> Path:
     """A parameter's path: absolute as it is, relative to the checkout otherwise."""
     return (REPO / Path(path).expanduser()).resolve()
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """``", did you mean 'seeds'?"`` for a name that is nearly one of the choices; empty if it is near none."""
+    near = difflib.get_close_matches(name[:100], list(choices), n=1)
+    return f", did you mean '{near[0]}'?" if near else ""
 
 
 def cache_dir() -> Path:

@@ -19,6 +19,9 @@ from ecmf_lib.enrich_prompt import Prompt, as_data, clip_data, load_prompt, prom
 
 LONGEST_REASON = 300  # characters
 
+#: Reason of a clip that no model is asked about.
+NOTHING = "nothing to enrich: no words and no cues"
+
 
 @dataclass(frozen=True)
 class Enrichment:
@@ -139,7 +142,7 @@ def _steps(cues: Cues, setup: Setup) -> Generator[Request, Reply, Enrichment]:
     data = clip_data(cues)
     by = f"{setup.model}, prompt {prompt.name}"
     if not any(data.values()):
-        return _fallback(cues, by, "nothing to enrich: no words and no cues")
+        return _fallback(cues, by, NOTHING)
     first = Request(setup, prompt, as_data(data))
     reply = yield first
     if reply.failure:

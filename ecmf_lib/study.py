@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from joblib.externals.loky import get_reusable_executor
 
-from ecmf_lib.config import FuseSettings, SettingsError, cache_dir
+from ecmf_lib.config import FuseSettings, SettingsError, cache_dir, did_you_mean
 from ecmf_lib.members import OFFICIAL, OFFICIAL_EPOCHS
 from ecmf_lib.project import Project
 from ecmf_lib.review_csv import unguarded_table
@@ -148,8 +148,9 @@ def models(study: Study) -> list[ModelSpec]:
     wanted = set(study.settings.fusions)
     known = {*RIVALS, *(spec.name for spec in (official, *classical))}
     if wanted - known - {REFERENCE}:
-        unknown = ", ".join(sorted(wanted - known - {REFERENCE}))
-        raise SettingsError(f"fusions: no {unknown}; choose from {', '.join(sorted(known))}")
+        unknown = sorted(wanted - known - {REFERENCE})
+        meant = did_you_mean(unknown[0], known)
+        raise SettingsError(f"fusions: no {', '.join(unknown)}{meant}; choose from {', '.join(sorted(known))}")
     chosen = [spec for spec in (*rivals, official, *classical) if not wanted or spec.name in wanted]
     return [*fused, *chosen, *alone, ModelSpec(MAJORITY, "majority")]
 

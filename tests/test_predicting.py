@@ -1,5 +1,6 @@
 """What a bundle says of new clips: of a corpus, of a submission's candidates, of files that nobody has prepared."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -298,8 +299,10 @@ def test_the_command_says_whether_anything_was_predicted(project, saved, tmp_pat
     result = CliRunner().invoke(app, ["predict", str(broken), *options])
     assert result.exit_code == 1 and "not predicted" in result.output, result.output
     good = sorted((project.corpus.root / "video").glob("*.mp4"))[0]
-    result = CliRunner().invoke(app, ["predict", str(good), *options])
+    result = CliRunner().invoke(app, ["predict", str(good), *options, "--json"])
     assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["predicted"] == 1 and told["predictions"][0]["predicted"] in EMOTIONS
     assert (tmp_path / "out/report.html").is_file()
     assert CliRunner().invoke(app, ["predict", str(tmp_path / "nowhere"), *options]).exit_code == 2
 

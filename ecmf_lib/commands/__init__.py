@@ -1,0 +1,1 @@
+"""The commands of ``ecmf``, by what they are for. Each calls what the notebooks call, and imports it when it is run."""
