@@ -78,7 +78,8 @@ def run_notebooks(
     state = _State(output)
     outcomes = []
     for name in wanted:
-        key = _digest(source_key(name), json.dumps(settings[name], sort_keys=True), data_key)
+        read = [state.files(other) for other in NOTEBOOKS[name].reads]
+        key = _digest(source_key(name), json.dumps(settings[name], sort_keys=True), data_key, *read)
         if not force and state.is_current(name, key):
             outcomes.append(Outcome(name, "unchanged"))
         else:
@@ -149,7 +150,8 @@ def _where(notebook, failure: Exception) -> str:
 
 def _scrub(notebook) -> None:
     """Take out what differs from machine to machine and from minute to minute: times, host paths, progress bars."""
-    notebook.metadata.pop("papermill", None)
+    for key in ("papermill", "widgets"):
+        notebook.metadata.pop(key, None)
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
     for number, cell in enumerate(notebook.cells):
@@ -157,8 +159,13 @@ def _scrub(notebook) -> None:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
-            outputs = [_scrubbed(output) for output in _joined(cell.outputs)]
+            outputs = [_scrubbed(output) for output in _joined(cell.outputs) if not _is_widget(output)]
             cell.outputs = [o for o in outputs if o.output_type != "stream" or o.text]
+
+
+def _is_widget(output) -> bool:
+    """Widgets need a kernel and scripts; a page has neither, and notebook 06 shows the same as tables and pictures."""
+    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
 def _joined(outputs: list) -> list:
@@ -305,10 +312,10 @@ class _State:
 
     def is_current(self, name: str, key: str) -> bool:
         """Whether the page was made from these sources, and nobody has touched it or its tables since."""
-        return self._known().get(name) == {"status": "done", "key": key, "files": self._files(name)}
+        return self._known().get(name) == {"status": "done", "key": key, "files": self.files(name)}
 
     def set(self, name: str, *, status: str, key: str = "") -> None:
-        known = self._known() | {name: {"status": status, "key": key, "files": self._files(name)}}
+        known = self._known() | {name: {"status": status, "key": key, "files": self.files(name)}}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text(json.dumps(known), encoding="utf-8")
@@ -319,7 +326,8 @@ class _State:
         content = _read_json(self._path).items()
         return {name: told for name, told in content if isinstance(told, dict) and isinstance(told.get("status"), str)}
 
-    def _files(self, name: str) -> str:
+    def files(self, name: str) -> str:
+        """Digest of what a notebook has left: its page, the notebook, its tables."""
         tables = sorted((self._output / "tables" / name).glob("*"))
         made = [self._output / f"{name}.html", self._output / f"{name}.ipynb", *tables]
         return _digest(
