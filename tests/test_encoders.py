@@ -181,7 +181,7 @@ def test_one_encoder_of_a_profile_can_be_swapped():
     [
         ({"audio": "char-ngram"}, "encoder 'char-ngram' is for stream 'text', not for 'audio'"),
         ({"sound": "egemaps"}, "no stream 'sound'; choose from global, face, audio, text, enrichment"),
-        ({"audio": "wav2vec9"}, "no encoder 'wav2vec9'; choose from"),
+        ({"audio": "wav2vec9"}, r"no encoder 'wav2vec9' \(did you mean 'wav2vec2-xlsr'\?\); choose from"),
         ({"text": {"width": 3}}, "has no setting width; it takes dim"),
         ({"text": {"signed": "false"}}, r"char-ngram': signed = 'false'; expected true or false \(1 or 0\)"),
         ({"text": {"dim": "many"}}, "dim = 'many'; expected a number, as 512 is one"),
