@@ -83,10 +83,12 @@ def _points(xy: np.ndarray) -> np.ndarray:
 
 
 def fill(canvas: np.ndarray, xy: np.ndarray, colour) -> None:
+    """Fill a polygon [n, 2] of face coordinates on a canvas uint8."""
     cv2.fillPoly(canvas, [_points(xy)], colour, cv2.LINE_AA, _SHIFT)
 
 
 def stroke(canvas: np.ndarray, xy: np.ndarray, colour, thickness: int) -> None:
+    """Draw an open line [n, 2] of face coordinates; thickness in pixels of the canvas."""
     cv2.polylines(canvas, [_points(xy)], False, colour, thickness, cv2.LINE_AA, _SHIFT)
 
 
@@ -109,6 +111,7 @@ def _both(xy: np.ndarray) -> list[np.ndarray]:
 
 
 def rgb(colour) -> tuple[int, int, int]:
+    """A colour of three numbers as OpenCV takes it."""
     return tuple(int(c) for c in np.clip(colour, 0, 255))
 
 
@@ -118,6 +121,7 @@ def _ellipse(cx: float, cy: float, wide: float, high: float) -> np.ndarray:
 
 
 def disc(canvas: np.ndarray, centre: np.ndarray, radius: float, colour) -> None:
+    """Fill a circle on a canvas; centre [2] and radius in face coordinates."""
     x, y = _points(np.asarray(centre)[None])[0].tolist()
     cv2.circle(canvas, (x, y), round(radius * SCALE * (1 << _SHIFT)), colour, -1, cv2.LINE_AA, _SHIFT)
 

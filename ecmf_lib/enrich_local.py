@@ -161,6 +161,7 @@ class LocalModel:
 
 
 def batches_of(talks: list[Talk], size: int) -> Iterator[list[Talk]]:
+    """Talks of about the same length together, the shortest first, so that little of a batch is padding."""
     ordered = sorted(talks, key=lambda talk: sum(len(message["content"]) for message in talk.request.messages))
     return (ordered[at : at + size] for at in range(0, len(ordered), size))
 

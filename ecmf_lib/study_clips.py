@@ -111,6 +111,7 @@ def _together(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def middle_frame(clip: Clip) -> np.ndarray | None:
+    """One frame uint8 [H, W, 3] of the middle of a clip; None without a picture that can be read."""
     if clip.video is None:
         return None
     try:

@@ -53,6 +53,7 @@ class TrainingPart:
         self._shared: dict = {} if shared is None else shared
 
     def fitted(self) -> Fitted:
+        """The model, trained on all clips of the part; see :func:`ecmf_lib.fit.fit`."""
         spec, data = self.spec, self.data
         with reproducible(self.seed):
             if spec.neural:
@@ -77,6 +78,7 @@ class TrainingPart:
         return Fitted(spec.name, spec.kind, classes, data.dims, options, arrays, temperature, trees, chosen)
 
     def out_of_fold(self) -> np.ndarray:
+        """Class scores of the part itself, see :func:`ecmf_lib.fit.out_of_fold`."""
         logits = np.zeros((len(self.data), len(self.data.classes)))
         with reproducible(self.seed):
             if self.spec.neural:

@@ -12,6 +12,8 @@ _SENT = "encoders go to worker processes, which pickles them: the test sends one
 _MADE = "makes a file that has to be refused"
 ALLOWED = {
     ("tests/shown_pages.py", "eval"): "executes the cells of our own notebooks, as a kernel does",
+    ("tests/howto.py", "eval"): "executes the blocks of our own how-to pages, as a kernel does",
+    ("tests/test_fusion_registry.py", "eval"): "defines a class as a notebook's cell does, in no module",
     ("tests/hostile_arrays.py", "pickle"): _MADE,
     ("tests/test_weights.py", "pickle"): _MADE,
     ("tests/test_speech.py", "pickle"): f"{_SENT}; {_MADE}",

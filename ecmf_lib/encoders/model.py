@@ -94,6 +94,7 @@ class ModelEncoder(Encoder):
 
     @property
     def level(self) -> str:
+        """The level is "frame" where steps are kept (``pooling=none``), else "clip"."""
         return "frame" if self.settings["pooling"] == "none" else "clip"
 
     @property
