@@ -13,7 +13,7 @@ FETCH    = $(if $(filter-out light,$(PROFILE)),$(if $(findstring --encoder,$(ARG
 # slow to make; the files keep their order, in which tests/conftest.py has put the longest first.
 PARALLEL = -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup reports test torture lint lab bench lock licences audit clean
+.PHONY: help setup reports test torture lint lab bench lock licences audit docs clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -62,5 +62,11 @@ audit: setup  ## look up known vulnerabilities of the locked packages (needs the
 	  .venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
 	.venv/audit/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off --requirement requirements.lock
 
+# pdoc beside the locked packages and not among them: all else that it needs (jinja2, pygments) is there already
+docs: setup  ## API pages from the docstrings: docs/api/index.html (needs the network the first time)
+	@test -d .venv/docs/markdown2-2.5.5.dist-info || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --target .venv/docs pdoc==16.0.0 markdown2==2.5.5
+	PYTHONPATH=.venv/docs $(BIN)/python -m pdoc --docformat numpy --output-directory docs/api ecmf_lib
+
 clean:  ## remove what was generated (not .venv, not the tracked reports)
-	rm -rf data/demo data/store data/cache data/state .pytest_cache .ruff_cache
+	rm -rf data/demo data/store data/cache data/state docs/api .pytest_cache .ruff_cache
