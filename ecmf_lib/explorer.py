@@ -21,7 +21,9 @@ from ecmf_lib.view_page import STYLE, card, facts_of, shade, shares
 from ecmf_lib.view_text import ViewError
 from ecmf_lib.views import View
 
+#: Of a table of scores, what a page has room for; and what the app shows.
 SHOWN = ["model", "streams", "labels", "weighted_f1", "low", "high", "macro_f1", "difference", "p_holm"]
+_SCORES = [*SHOWN[:6], "difference", "difference_low", "difference_high", "p_holm"]
 _ANY, _NONE = "(all)", "(none)"
 
 
@@ -88,11 +90,11 @@ class Explorer:
             [
                 widgets.HTML(f"<style>{STYLE}</style>"),
                 widgets.Box([left, right], layout=row),
-                self.clip,
-                self.shown,
                 self.scores,
                 self.compare,
                 self._compared_box,
+                self.clip,
+                self.shown,
                 self.link,
                 widgets.Box([self.file, self.save, self.open], layout=row),
                 self.message,
@@ -123,7 +125,7 @@ class Explorer:
             _choose(self.labels, [_ANY, *run.labels], view.labels or _ANY)
             _choose(self.model, names, full.model)
             self.compare.value = view.compare or _NONE
-            self.scores.update(scores[SHOWN].round(4), caption=f"weighted F1, compared with {full.reference}")
+            self.scores.update(scores[_SCORES].round(4), caption=f"weighted F1, compared with {full.reference}")
             self.compared.update(compared.round(4), caption=f"the same models in run {view.compare}")
             self._compared_box.layout.display = "" if view.compare else "none"
             self.matrix.children = self._buttons(matrix)
@@ -154,7 +156,7 @@ class Explorer:
                 button.on_click(lambda _, cell=cell: self._try(lambda: replace(self._asked(), cell=cell)))
                 cells.append(button)
         layout = widgets.Layout(
-            grid_template_columns=f"6.5rem repeat({len(matrix.columns)}, minmax(3.4rem, 5.5rem))", grid_gap="2px"
+            grid_template_columns=f"8.5rem repeat({len(matrix.columns)}, minmax(3.4rem, 5.5rem))", grid_gap="2px"
         )
         return [widgets.GridBox(cells, layout=layout)]
 

@@ -137,6 +137,35 @@ def test_touched_pages_and_tables_are_made_again(tiny):
     assert statuses(report.run_notebooks(**arguments)) == ["done", "done"]
 
 
+def test_a_page_is_made_again_when_the_tables_change_that_it_reads(tiny, monkeypatch):
+    class Reading(TinySettings):
+        reads = ("00_one",)
+
+    monkeypatch.setitem(report.NOTEBOOKS, "01_two", Reading)
+    tables = tiny / "run/tables/00_one"
+    tables.mkdir(parents=True)
+    (tables / "scores.csv").write_text("f1\n.5\n")
+    arguments = {"output": tiny / "run", "parameters": {}, "say": lambda line: None}
+    assert statuses(report.run_notebooks(**arguments)) == ["done", "done"]
+    assert statuses(report.run_notebooks(**arguments)) == ["unchanged", "unchanged"]
+    (tables / "scores.csv").write_text("f1\n.6\n")
+    assert statuses(report.run_notebooks(**arguments)) == ["done", "done"]
+
+
+def test_a_widget_is_no_part_of_a_page(tiny):
+    write_notebook(
+        tiny / "notebooks",
+        "00_one",
+        "import ipywidgets\nprint('before')\nipywidgets.Button(description='no kernel')",
+        "print('after')",
+    )
+    report.run_notebooks(tiny / "run", {}, notebooks=["00_one"], say=lambda line: None)
+    for name in ("00_one.html", "00_one.ipynb"):
+        text = (tiny / "run" / name).read_text()
+        assert "before" in text and "after" in text
+        assert "widget-view" not in text and "widget-state" not in text
+
+
 def test_machine_folders_are_not_in_the_page(tiny):
     code = "import pathlib, sys, warnings\nwarnings.warn(sys.prefix + '/lib/x.py')\nprint(pathlib.Path.home() / 'me')"
     fails = "raise OSError(str(pathlib.Path.cwd() / 'secret'))"
