@@ -111,6 +111,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     needs_clips: ClassVar[bool] = False  # True: nothing to show without a decoded clip (ready-made features have none)
     needs_labels: ClassVar[bool] = False  # True: nothing to show without labelled clips of several groups
+    reads: ClassVar[tuple[str, ...]] = ()  # notebooks whose stored tables are shown: execute again when they change
 
     corpus: str = Field("demo", min_length=1, description="adapter name, folder, or 'adapter:folder'")
     output: str = Field("reports/by-hand", min_length=1, description="folder of this run's tables and notebooks")
@@ -265,6 +266,17 @@ class PredictSettings(Settings):
         return 0
 
 
+class ExploreSettings(Settings):
+    """Parameters of ``06_explore``."""
+
+    needs_labels: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("03_fuse_and_ablate", "04_refine_labels")
+    view: str = Field("", description="what is shown first: a saved view (.json) or run=…&model=…; empty = this run")
+    compare: str = Field("", description="another run in reports to set beside this one; empty = none")
+    bootstrap: int = Field(2000, ge=50, le=100_000, description="resamples of speakers for intervals")
+    clips: int = Field(3, ge=0, le=50, description="clips shown of each cell of the confusion matrix")
+
+
 #: Notebook name → its parameters. A notebook that is not here cannot be run by ``ecmf report``.
 NOTEBOOKS: dict[str, type[Settings]] = {
     "00_start_here": StartSettings,
@@ -273,6 +285,7 @@ NOTEBOOKS: dict[str, type[Settings]] = {
     "03_fuse_and_ablate": FuseSettings,
     "04_refine_labels": RefineSettings,
     "05_predict_and_submit": PredictSettings,
+    "06_explore": ExploreSettings,
 }
 
 
