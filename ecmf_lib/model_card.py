@@ -61,8 +61,8 @@ def write_model_card(
         ("Who is not in the data", bullets(_gaps(bundle, predictions, groups))),
         ("What to expect of it", _expected(bundle)),
         ("By class", _by_class(predictions)),
-        ("By group", _by_group(predictions, groups, bootstrap)),
-        ("Where it fails", _failures(predictions)),
+        ("By group", _by_group(bundle, predictions, groups, bootstrap)),
+        ("Where it fails", _failures(bundle, predictions)),
         ("Limits", LIMITS),
         ("How to find these numbers again", _provenance(bundle)),
     ]
@@ -111,7 +111,7 @@ def _gaps(bundle: Bundle, predictions: pd.DataFrame | None, groups: pd.DataFrame
     number = about.get("groups")
     if isinstance(number, int) and number < FEW_GROUPS:
         lines.append(f"Most people: there are {number} groups in it, too few to stand for anybody else.")
-    if about.get("folds_hold_apart", "speaker") != "speaker":
+    if not _knows_speakers(bundle):
         lines.append("Who speaks is not known, so the scores are not those of new people, and are too good.")
     attributes = [name for name in groups if name not in ("speaker", "id")] if groups is not None else []
     missing = [name for name in ("gender", "age", "language", "origin") if name not in attributes]
@@ -145,8 +145,12 @@ def _by_class(predictions: pd.DataFrame | None) -> str:
     return table(["class", "precision", "recall", "F1", "clips"], rows)
 
 
-def _by_group(predictions: pd.DataFrame | None, groups: pd.DataFrame | None, bootstrap: int) -> str:
-    if predictions is None:
+def _knows_speakers(bundle: Bundle) -> bool:
+    return bundle.about.get("folds_hold_apart", "speaker") == "speaker"
+
+
+def _by_group(bundle: Bundle, predictions: pd.DataFrame | None, groups: pd.DataFrame | None, bootstrap: int) -> str:
+    if predictions is None or not _knows_speakers(bundle):
         return "Not known."
     by_speaker = speaker_scores(predictions)
     spread = by_speaker["accuracy"]
@@ -162,7 +166,7 @@ def _by_group(predictions: pd.DataFrame | None, groups: pd.DataFrame | None, boo
     return f"{text}\n\n{table(header, found.itertuples(index=False))}\n\n{note}"
 
 
-def _failures(predictions: pd.DataFrame | None) -> str:
+def _failures(bundle: Bundle, predictions: pd.DataFrame | None) -> str:
     if predictions is None:
         return "Not known."
     parts = [
@@ -182,6 +186,8 @@ def _failures(predictions: pd.DataFrame | None) -> str:
             ["clip", "speaker", "label", "predicted", "confidence"],
         ),
     ]
+    if not _knows_speakers(bundle):
+        del parts[1]
     shown = [
         f"{title}:\n\n{table(header, found.itertuples(index=False))}" for title, found, header in parts if len(found)
     ]

@@ -15,6 +15,7 @@ from ecmf_lib import explore
 from ecmf_lib.bundle import Bundle, as_predictions, encoders_of, train_bundle
 from ecmf_lib.config import PredictSettings, SettingsError, cache_dir, resolve
 from ecmf_lib.fit import ModelSpec
+from ecmf_lib.model_card import write_model_card
 from ecmf_lib.predicting import about_project, predict_clips
 from ecmf_lib.project import Project
 from ecmf_lib.study import REFERENCE, Study, close_workers
@@ -25,6 +26,8 @@ from ecmf_lib.workers import usable_cores
 
 def final_bundle(project: Project, study: Study, settings: PredictSettings) -> tuple[Bundle, pd.DataFrame, Path]:
     """ECMF by the fixed recipe on all labelled clips (of a published split: its training part), saved and read again.
+
+    Its model card is written beside its folder (:mod:`ecmf_lib.model_card`).
 
     Labels are refined, and unlabelled clips added, within each member's training part, as the settings say.
 
@@ -64,6 +67,7 @@ def final_bundle(project: Project, study: Study, settings: PredictSettings) -> t
     close_workers()
     default = cache_dir() / "models" / f"{project.corpus.name}-bundle-{settings.labels}-{project.settings.profile}"
     folder = bundle.save(resolve(settings.bundle) if settings.bundle else default)
+    write_model_card(folder, predictions=out_of_fold if study.test_fold is None else published_part(bundle, study))
     return Bundle.load(folder), out_of_fold, folder
 
 

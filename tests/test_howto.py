@@ -104,6 +104,7 @@ def test_challenge(here, demo, monkeypatch):
     assert len(pd.read_csv(here / "submission.csv")) == (~known).sum()
     card = (here / "MER2025-bundle-MODEL_CARD.md").read_text(encoding="utf-8")
     assert "CC BY-NC 4.0" in card and "Speakers with the fewest right answers" in card
+    assert "| gender | f | 2 |" in card
 
 
 def test_add_encoder(here, monkeypatch):
