@@ -23,7 +23,7 @@ TINY = {"n_folds": 2, "seeds": (0,), "epochs": 2, "progress": False}
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """A demo corpus of 18 clips with its features, where a run looks for the demo; copied for each page."""
+    """A demo corpus of 18 clips with its features, where a run looks for the demo. A store belongs to its place."""
     from ecmf_lib.config import Settings
     from ecmf_lib.project import open_project
 
@@ -40,10 +40,9 @@ def demo(tmp_path_factory):
 @pytest.fixture
 def here(demo, tmp_path, monkeypatch):
     """An empty folder, taken for the checkout's, with the small demo corpus."""
-    shutil.copytree(demo, tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("ECMF_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("ECMF_DATA", str(demo))
     monkeypatch.setenv("TQDM_DISABLE", "1")
     # a reader is in the folder of the checkout, from which relative paths of settings are taken
     monkeypatch.setattr(
