@@ -20,10 +20,11 @@ import time
 from datetime import date
 from pathlib import Path
 
+import pandas as pd
 from rows import Row
 
 from ecmf_lib.project import code_version
-from ecmf_lib.speed_page import write_speed_page
+from ecmf_lib.speed_page import read_speed, write_speed_page
 from ecmf_lib.store import library_versions
 from ecmf_lib.workers import usable_cores
 
@@ -77,17 +78,21 @@ def processor() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("only", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; default: all")
+    told = f"of {', '.join(ALL)}; the others' rows stay; default: all"
+    parser.add_argument("only", nargs="*", metavar="NAME", help=told)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     given = parser.parse_args()
     if unknown := set(given.only) - set(ALL):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
-    start, found, failed = time.time(), [], {}
+    found, failed, seconds = kept(given.output, given.only)
     for name in given.only or ALL:
+        start = time.time()
         rows, problem = run(name, ALL[name])
         found += [(name, row) for row in rows]
+        seconds[name] = round(time.time() - start)
         if problem:
             failed[name] = problem
+    found.sort(key=lambda pair: list(ALL).index(pair[0]))
     print(f"\n{table(found)}")
     about = {
         "date": date.today().isoformat(),
@@ -95,7 +100,8 @@ def main() -> int:
         "code": code_version(),
         "python": platform.python_version(),
         "libraries": library_versions(),
-        "seconds": round(time.time() - start),
+        "seconds": sum(seconds.values()),
+        "seconds_of": seconds,
         "failed": failed,
     }
     write(given.output, found, about)
@@ -104,6 +110,20 @@ def main() -> int:
     for name, problem in failed.items():
         print(f"benchmark '{name}' failed ({problem}); its rows are missing", file=sys.stderr)
     return 1 if failed else 0
+
+
+def kept(folder: Path, only: list[str]) -> tuple[list[tuple[str, Row]], dict[str, str], dict[str, int]]:
+    """What stays of an earlier run where only some benchmarks are asked for: rows, failures, seconds."""
+    if not only or not (folder / "speed.csv").is_file():
+        return [], {}, {}
+    earlier, about = read_speed(folder)
+    rows = [
+        (row.pop("benchmark"), Row(**row | {"goal": None if pd.isna(row["goal"]) else row["goal"]}))
+        for row in earlier.to_dict("records")
+        if row["benchmark"] not in only
+    ]
+    failed = {name: why for name, why in about["failed"].items() if name not in only}
+    return rows, failed, {name: s for name, s in about["seconds_of"].items() if name not in only}
 
 
 def write(folder: Path, rows: list[tuple[str, Row]], about: dict) -> None:

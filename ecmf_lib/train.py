@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import io
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +30,7 @@ from ecmf_lib import (
     baseline,
     classical,
     experts,
+    fitted,
     fusion,
     fusion_base,
     group_split,
@@ -41,12 +41,14 @@ from ecmf_lib import (
     scaling,
     temperature,
     together,
+    training_part,
     tune,
 )
 from ecmf_lib import fit as fitting
 from ecmf_lib.fit import KINDS, Fitted, ModelSpec, Task, fit, fit_together
 from ecmf_lib.members import Recipe
 from ecmf_lib.samples import DataError, FusionData, grouped_folds
+from ecmf_lib.shards import write_file
 
 __all__ = [
     "KINDS",
@@ -68,6 +70,7 @@ _PARTS = (
     baseline,
     classical,
     experts,
+    fitted,
     fitting,
     fusion,
     fusion_base,
@@ -77,6 +80,7 @@ _PARTS = (
     rivals_mult,
     samples,
     scaling,
+    training_part,
 )
 #: Most models that are trained together on a GPU.
 TOGETHER = 128
@@ -389,9 +393,7 @@ def _part_path(folder: Path | None, spec: ModelSpec, task: tuple[int, int], key:
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
-    """Whole or not at all, also when the process is killed while writing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    table.to_parquet(temporary, index=False)
-    os.replace(temporary, path)
+    """Whole or not at all, also when the process is killed while writing; StoreError if it cannot be written."""
+    content = io.BytesIO()
+    table.to_parquet(content, index=False)
+    write_file(path, content.getvalue(), path.parent / ".writing")

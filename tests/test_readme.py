@@ -5,6 +5,8 @@ import re
 import pandas as pd
 from conftest import REPO
 
+from ecmf_lib.speed_page import cells_of, read_speed
+
 README = (REPO / "README.md").read_text(encoding="utf-8")
 
 
@@ -38,3 +40,13 @@ def test_faults_are_those_of_the_tracked_table():
     sums = table.groupby("fault", sort=False)[["injected", "survived", "lost", "duplicated"]].sum().astype(int)
     inputs = table[table["part"] == "inputs"][["tried", "handled", "refused", "crashed"]].sum().astype(int)
     assert sorted(told) == sorted([*sums.values.tolist(), inputs.tolist()])
+
+
+def test_speed_is_what_was_measured():
+    table, about = read_speed(REPO / "reports" / "bench")
+    told = {cells[0]: cells[1:5] for cells in cells_of(table)}
+    section = README.split("## Speed")[1].split("\n## ")[0]
+    shown = {what: cells for what, cells in rows(section).items() if what != "what" and set(what) != {"-"}}
+    assert len(shown) >= 12 and about["date"] in section and about["machine"] in section
+    for what, cells in shown.items():
+        assert cells == told[what], what

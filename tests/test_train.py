@@ -371,12 +371,12 @@ def test_finished_folds_are_read_back_and_the_rest_is_done(rng, tmp_path, monkey
     monkeypatch.setattr(train, "_one_fold", dies_in_third)
     with pytest.raises(KeyboardInterrupt):
         run(data, "ecmf", n_folds=4, epochs=1, folder=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.parquet"))) == 2
     pd.testing.assert_frame_equal(run(data, "ecmf", n_folds=4, epochs=1, folder=tmp_path), whole, check_exact=True)
     assert len(calls) == 3 + 2
     run(data, "ecmf", n_folds=4, epochs=1, folder=tmp_path)
     assert len(calls) == 3 + 2
-    assert not [path for path in tmp_path.iterdir() if path.suffix != ".parquet"]
+    assert not list((tmp_path / ".writing").iterdir())
 
 
 def test_many_models_at_once_are_the_same_as_one_by_one(rng, tmp_path):
@@ -392,10 +392,10 @@ def test_many_models_at_once_are_the_same_as_one_by_one(rng, tmp_path):
     both = train.cross_validate_all(models, workers=2, folder=tmp_path, **how)
     for one, other in zip(alone, both, strict=True):
         pd.testing.assert_frame_equal(one, other, check_exact=True)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
     assert len(before) == 9
     pd.testing.assert_frame_equal(train.cross_validate(*models[2], folder=tmp_path, **how), alone[2])
-    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
 
 
 def test_on_a_device_the_folds_of_all_models_are_trained_together(rng, monkeypatch):
