@@ -234,7 +234,7 @@ def test_same_seed_same_file_other_seed_others(rng, kind, tmp_path):
         run(data, kind, folder=tmp_path / folder)
         torch.rand(7)
         np.random.rand(7)
-    one, two = (sorted((tmp_path / folder).iterdir()) for folder in ("one", "two"))
+    one, two = (sorted((tmp_path / folder).glob("*.parquet")) for folder in ("one", "two"))
     assert [path.name for path in one] == [path.name for path in two] and len(one) == 2
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
 
