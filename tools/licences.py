@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 import sys
+import sysconfig
 import tomllib
-from importlib.metadata import PackageNotFoundError, metadata
+from importlib.metadata import PackageMetadata, PackageNotFoundError, distributions
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
@@ -99,6 +100,17 @@ def locked(lock: str) -> list[str]:
 def plain(name: str) -> str:
     """A package's name as PEP 503 compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def metadata(name: str) -> PackageMetadata:
+    """What a package of this environment says of itself; PackageNotFoundError if there is none.
+
+    Looked for where packages are installed, not along ``sys.path``: importing Ray adds the packages that it carries.
+    """
+    places = sysconfig.get_paths()
+    for found in distributions(name=name, path=list(dict.fromkeys([places["purelib"], places["platlib"]]))):
+        return found.metadata
+    raise PackageNotFoundError(name)
 
 
 def licence(name: str) -> str:
