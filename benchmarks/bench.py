@@ -23,10 +23,10 @@ from pathlib import Path
 import pandas as pd
 from rows import Row
 
+from ecmf_lib.doctor import machine
 from ecmf_lib.project import code_version
 from ecmf_lib.speed_page import read_speed, write_speed_page
 from ecmf_lib.store import library_versions
-from ecmf_lib.workers import usable_cores
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE.parent / "reports" / "bench"
@@ -67,15 +67,6 @@ def table(rows: list[tuple[str, Row]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     told = f"of {', '.join(ALL)}; the others' rows stay; default: all"
@@ -96,7 +87,7 @@ def main() -> int:
     print(f"\n{table(found)}")
     about = {
         "date": date.today().isoformat(),
-        "machine": f"{usable_cores()} cores, {processor()}",
+        "machine": machine(),
         "code": code_version(),
         "python": platform.python_version(),
         "libraries": library_versions(),

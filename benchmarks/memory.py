@@ -24,6 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from own_memory import high_water
 
 from ecmf_lib.adapters import open_corpus
 from ecmf_lib.corpus import Corpus, make_corpus
@@ -73,8 +74,7 @@ def repeated(corpus: Corpus, clips: int) -> Corpus:
 def peak(pid: int) -> float:
     """Most MiB that a process has ever held; 0 if it is gone."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+        return high_water(pid) / 2**20
     except (OSError, StopIteration):
         return 0.0
 

@@ -1,4 +1,4 @@
-"""The peak of this process's memory."""
+"""The peak of a process's memory."""
 
 from __future__ import annotations
 
@@ -14,5 +14,10 @@ def peak() -> float:
     """
     if sys.platform != "linux":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
+    return high_water("self") / 1e6
+
+
+def high_water(process: int | str) -> int:
+    """Most bytes that a process of this Linux has held so far; OSError or StopIteration if it is gone."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import pandas as pd
 
 from ecmf_lib.adapters import AUDIO_SUFFIXES, HIDDEN, VIDEO_SUFFIXES
 from ecmf_lib.corpus import Corpus, CorpusError, decode_text, inside, make_corpus, read_csv, wrongly_encoded
+from ecmf_lib.pages import spelt_out
 
 SUFFIXES = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
 _MOST_WORDS = 2**20  # bytes of a text file; a transcript of one utterance is not longer
@@ -66,7 +66,7 @@ def clip_files(path: Path, transcripts: Path | None = None) -> ClipFiles:
     for file in found:
         name = file.relative_to(root).as_posix()
         if reason := _unusable(root, file, name, resolved):
-            failed.append((_printable(name), reason))
+            failed.append((spelt_out(name), reason))
             continue
         clip = _id_of(name, taken)
         files[clip] = name
@@ -101,15 +101,11 @@ def _unusable(root: Path, file: Path, name: str, resolved: dict) -> str:
     """Why a file cannot be a clip; empty if it can."""
     if any(part.startswith(".") for part in Path(name).parts):
         return HIDDEN
-    if _printable(name) != name:
+    if spelt_out(name) != name:
         return "its name holds control characters or is no UTF-8; rename the file"
     if not inside(root, name, resolved):
         return "a link out of the folder, or a name that another system takes for a path; copy or rename the file"
     return "" if file.is_file() else "not a file that can be read"
-
-
-def _printable(name: str) -> str:
-    return "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cs", "Cf") else c for c in name)
 
 
 def _id_of(name: str, taken: set[str]) -> str:

@@ -20,6 +20,7 @@ from ecmf_lib.encoders import Encoder, EncoderError, profile
 from ecmf_lib.encoders.cards import ASR_CARDS, Card
 from ecmf_lib.encoders.hub import Status, status
 from ecmf_lib.faces import DetectorError, get_detector
+from ecmf_lib.workers import usable_cores
 
 #: MB that the program itself takes, torch and one worker included; measured, rounded up.
 PROGRAM_MB = 1500
@@ -113,6 +114,16 @@ def memory_mb() -> int | None:
         except (OSError, ValueError):  # not there, or "max"
             continue
     return min(limits) // 10**6 if limits else None
+
+
+def machine() -> str:
+    """Cores that this process may use and the processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{usable_cores()} cores, {name}"
 
 
 def devices() -> list[str]:

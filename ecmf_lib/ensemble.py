@@ -17,7 +17,7 @@ from ecmf_lib.bundle_files import HEAD, BundleError, canonical, member_folder, u
 from ecmf_lib.experts import log_softmax
 from ecmf_lib.fit import Fitted
 from ecmf_lib.member_check import member_problem
-from ecmf_lib.samples import FusionData
+from ecmf_lib.samples import FusionData, stretches
 from ecmf_lib.shards import digest_of
 
 _AT_ONCE = 4096  # clips predicted together: memory does not depend on how many there are
@@ -82,8 +82,7 @@ class Bundle:
         Probabilities are the mean of the members' log-probabilities, divided by the temperature and renormalised;
         weights are the members' mean.
         """
-        blocks = (np.arange(i, min(i + _AT_ONCE, len(data))) for i in range(0, len(data), _AT_ONCE))
-        both = [self._predict(data.select(block)) for block in blocks]
+        both = [self._predict(data.select(rows)) for rows in stretches(len(data), _AT_ONCE)]
         return np.concatenate([p for p, _ in both]), np.concatenate([w for _, w in both])
 
     def _predict(self, data: FusionData) -> tuple[np.ndarray, np.ndarray]:

@@ -11,12 +11,14 @@ What a network sees of an expert in training are its opinions on clips that the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+
+from ecmf_lib.samples import stretches
 
 #: Shares of the spherical covariance that the experts choose from.
 SHRINKAGE = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -24,6 +26,7 @@ SHRINKAGE = (0.1, 0.3, 0.5, 0.7, 0.9)
 TEMPERATURES = tuple(np.geomspace(0.5, 30, 25))
 #: No expert may call a class less likely than this, in nats: one stream must not outvote all others alone.
 LOWEST = -6.0
+_AT_ONCE = 8192  # clips that are held in double precision
 #: Discriminant of a class that no training clip has.
 _UNSEEN = -1e30
 
@@ -60,7 +63,7 @@ class Sums(NamedTuple):
         """Of clips with features [n, dim] and targets float [n, classes]; in float64, a stretch at a time."""
         dim, classes = x.shape[1], targets.shape[1]
         total, scatter = np.zeros((classes, dim)), np.zeros((dim, dim))
-        for rows in _stretches(len(x)):
+        for rows in stretches(len(x), _AT_ONCE):
             z, t = np.asarray(x[rows], np.float64), np.asarray(targets[rows], np.float64)
             total += t.T @ z
             weighted = z * np.sqrt(t.sum(1))[:, None]
@@ -81,10 +84,6 @@ class Sums(NamedTuple):
         means = self.total[seen] / self.mass[seen, None]
         covariance = self.scatter - (means * self.mass[seen, None]).T @ means
         return seen, means, covariance / max(self.mass[seen].sum(), 1e-30)
-
-
-def _stretches(n: int, rows: int = 8192) -> Iterator[slice]:
-    return (slice(start, start + rows) for start in range(0, n, rows))
 
 
 def discriminants(x: np.ndarray, targets: np.ndarray, shrinkage: tuple[float, ...]) -> list[Expert]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from ecmf_lib import classical, experts, fusion, fusion_registry
 from ecmf_lib.experts import log_softmax
 from ecmf_lib.members import log_probabilities, reproducible
-from ecmf_lib.samples import DataError, FusionData
+from ecmf_lib.samples import DataError, FusionData, stretches
 from ecmf_lib.scaling import learnable, standardise, turned
 
 #: Most clips that are predicted at once: what lies between the layers then stays near the processor.
@@ -122,7 +121,7 @@ class Fitted:
     def predict(self, data: FusionData) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities float64 [n, classes] and stream weights float64 [n, streams] (NaN where the model has none)."""
         if len(data) > AT_ONCE:
-            parts = [self.predict(data.select(rows)) for rows in _stretches(len(data))]
+            parts = [self.predict(data.select(rows)) for rows in stretches(len(data), AT_ONCE)]
             chances, weights = zip(*parts, strict=True)
             return np.concatenate(chances), np.concatenate(weights)
         data = learnable(self._fitting(data), self.arrays)
@@ -180,7 +179,3 @@ class Fitted:
                     f"expects {dim}; extract with the encoder it was trained on"
                 )
         return data
-
-
-def _stretches(n: int) -> Iterator[np.ndarray]:
-    return (np.arange(start, min(start + AT_ONCE, n)) for start in range(0, n, AT_ONCE))

@@ -61,10 +61,8 @@ class KeptRounds:
     key: str
 
     @classmethod
-    def of(cls, folder: Path | None, data: FusionData, asked: list) -> KeptRounds:
+    def of(cls, folder: Path, data: FusionData, asked: list) -> KeptRounds:
         """Rounds that depend on a training part and what else is asked (JSON-able), on our code and on libraries."""
-        if folder is None:
-            return cls(None, "")
         versions = [version(name) for name in _LIBRARIES]
         about = json.dumps([data.fingerprint(), asked, _code(), versions])
         return cls(Path(folder), hashlib.sha256(about.encode()).hexdigest()[:16])

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
+from collections.abc import Iterable
 from html import escape
+
+#: Unicode's categories of what is not seen: control characters, marks of direction, halves of pairs.
+UNSEEN = ("Cc", "Cf", "Cs")
 
 STYLE = """
 body { margin: 0; background: #fff; color: #1d2430; }
@@ -39,5 +44,20 @@ def page(title: str, body: str, style: str = "") -> str:
 
 def say(value: object) -> str:
     """A text in a page: escaped, and what would not be seen, or would turn the line around, spelt out."""
-    text = "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in str(value))
-    return escape(text, quote=True)
+    return escape(spelt_out(str(value)), quote=True)
+
+
+def spelt_out(text: str, categories: tuple[str, ...] = UNSEEN, but: str = "") -> str:
+    """A text with all characters of these Unicode categories written as their code, but for those in `but`."""
+    return "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in categories and c not in but else c for c in text)
+
+
+def bars(values: Iterable[tuple[str, float, str]]) -> str:
+    """A row of class ``bar`` for each (name, share 0…1 or NaN, colour): name, bar, number; empty where it is NaN."""
+    rows = []
+    for name, value, colour in values:
+        known = not math.isnan(value)
+        width = 100 * min(max(value, 0), 1) if known else 0
+        bar = f'<span><i style="width:{width:.1f}%;background:{colour}"></i></span>'
+        rows.append(f'<div class="bar"><span>{say(name)}</span>{bar}<b>{f"{value:.2f}" if known else ""}</b></div>')
+    return "".join(rows)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import pandas as pd
 
-from ecmf_lib.pages import page, say
+from ecmf_lib.pages import bars, page, say
 from ecmf_lib.plots.style import EMOTION_COLOURS, STREAM_COLOURS, colours
 from ecmf_lib.review_csv import guarded, write_cells
-from ecmf_lib.study_clips import middle_frame
+from ecmf_lib.study_clips import jpeg, middle_frame
 
 if TYPE_CHECKING:
     from ecmf_lib.corpus import Corpus
@@ -93,32 +91,12 @@ def _row(row: dict, bundle: Bundle, palette: tuple[dict, dict], corpus: Corpus |
     extra = [f"without {row['missing']}"] if row["missing"] else []
     extra += [row["note"]] if row["note"] else []
     small = "".join(f'<div class="soft">{say(text)}</div>' for text in [row["transcript"], *extra] if text)
-    image = _picture(corpus, row["id"]) if picture and corpus is not None else ""
+    frame = middle_frame(corpus.clip(row["id"])) if picture and corpus is not None else None
+    image = jpeg(frame, _HEIGHT, "", widest=320)
     return (
         f"<tr><td>{image}{say(row['file'])}{small}</td><td><strong>{say(row['predicted'])}</strong></td>"
-        f'<td class="bars">{_bars(chances)}</td><td class="bars">{_bars(weights)}</td></tr>'
+        f'<td class="bars">{bars(chances)}</td><td class="bars">{bars(weights)}</td></tr>'
     )
-
-
-def _bars(values: list[tuple[str, float, str]]) -> str:
-    bars = []
-    for name, value, colour in values:
-        known = not np.isnan(value)
-        width = 100 * min(max(value, 0), 1) if known else 0
-        bar = f'<span><i style="width:{width:.1f}%;background:{colour}"></i></span>'
-        bars.append(f'<div class="bar"><span>{say(name)}</span>{bar}<b>{f"{value:.2f}" if known else ""}</b></div>')
-    return "".join(bars)
-
-
-def _picture(corpus: Corpus, clip: str) -> str:
-    frame = middle_frame(corpus.clip(clip))
-    if frame is None:
-        return ""
-    height, width = frame.shape[:2]
-    size = (max(1, min(320, round(width * _HEIGHT / height))), _HEIGHT)
-    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-    good, packed = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(packed).decode()}">' if good else ""
 
 
 def _cell(value: object) -> str:

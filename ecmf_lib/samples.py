@@ -305,6 +305,11 @@ def time_parts(features, ids: Sequence[str], steps: int) -> tuple[np.ndarray, np
     return parts, present
 
 
+def stretches(n: int, size: int) -> Iterator[slice]:
+    """Rows 0 to n in stretches of so many, the last one shorter: for what is done without all of it in memory."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
 def _stream(name: str, x: np.ndarray, there: np.ndarray, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
     x, there = np.asarray(x), np.asarray(there)
     if there.shape != (len(ids),) or there.dtype != bool:

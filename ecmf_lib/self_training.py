@@ -122,8 +122,10 @@ def self_train(
     rounds = rounds or Rounds()
     groups = np.asarray(groups)
     unlabelled = unlabelled.only(data.streams)
-    asked = [groups.tolist(), unlabelled.fingerprint(), seed, asdict(rounds)]
-    kept_rounds = KeptRounds.of(folder, data, asked)
+    kept_rounds = KeptRounds(None, "")
+    if folder is not None:  # a fingerprint reads all features, gigabytes of them
+        asked = [groups.tolist(), unlabelled.fingerprint(), seed, asdict(rounds)]
+        kept_rounds = KeptRounds.of(folder, data, asked)
     honest = _honest_rounds(data, groups, unlabelled, seed, rounds, kept_rounds)
     scores = [found["honest"] for found in honest]
     chosen = 0

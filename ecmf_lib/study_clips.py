@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -125,3 +127,15 @@ def middle_frame(clip: Clip) -> np.ndarray | None:
     if height <= HEIGHT:
         return frame
     return cv2.resize(frame, (max(1, round(width * HEIGHT / height)), HEIGHT), interpolation=cv2.INTER_AREA)
+
+
+def jpeg(frame: np.ndarray | None, height: int, alt: str, widest: int) -> str:
+    """An ``img`` that holds its picture, uint8 [h, w, 3], as JPEG of so many pixels' height; "" for None."""
+    if frame is None:
+        return ""
+    tall, wide = frame.shape[:2]
+    size = (max(1, min(widest, round(wide * height / tall))), height)
+    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    good, packed = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
+    data = base64.b64encode(packed).decode() if good else ""
+    return f'<img alt="{alt}" src="data:image/jpeg;base64,{data}">' if good else ""

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import scipy
 import sklearn
 import torch
@@ -48,7 +47,7 @@ from ecmf_lib import fit as fitting
 from ecmf_lib.fit import KINDS, Fitted, ModelSpec, Task, fit, fit_together
 from ecmf_lib.members import Recipe
 from ecmf_lib.samples import DataError, FusionData, grouped_folds
-from ecmf_lib.shards import write_file
+from ecmf_lib.shards import write_table
 
 __all__ = [
     "KINDS",
@@ -80,15 +79,15 @@ _PARTS = (
     rivals_mult,
     samples,
     scaling,
+    temperature,
+    together,
     training_part,
+    tune,
 )
 #: Most models that are trained together on a GPU.
 TOGETHER = 128
 #: The code that a stored fold depends on. Read at import, so that an edit during a run does not mislabel its folds.
-_CODE = [
-    Path(source).read_text(encoding="utf-8")
-    for source in (__file__, *(module.__file__ for module in (*_PARTS, temperature, together, tune)))
-]
+_CODE = [Path(source).read_text(encoding="utf-8") for source in (__file__, *(module.__file__ for module in _PARTS))]
 
 
 class Preparation(Protocol):
@@ -196,8 +195,8 @@ def cross_validate_all(
         asked = (*asked, device)
     parts, done, todo = {}, {}, []
     for number, plan in enumerate(plans):
-        for task in plan.tasks:
-            path = parts[number, task] = plan.path(folder, task, asked)
+        for task, path in plan.paths(folder, asked).items():
+            parts[number, task] = path
             if path and path.exists():
                 done[number, task] = pd.read_parquet(path)
             else:
@@ -257,18 +256,16 @@ class _Plan:
         at_length = 10 if self.data.frame_level else 1
         return at_length * (self.spec.epochs or self.epochs) * max(self.spec.trials, len(self.spec.candidates()))
 
-    def path(self, folder: Path | None, task: tuple[int, int], asked: tuple) -> Path | None:
-        """Where the part is kept."""
-        return None if folder is None else _part_path(folder, self.spec, task, self._key(task[0], asked))
-
-    def _key(self, seed: int, asked: tuple) -> str:
-        if seed not in self._keys:
-            self._keys[seed] = part_key(self.data, self.spec, self.groups, self.folds[seed], self.epochs, asked)
-        return self._keys[seed]
-
-    @cached_property
-    def _keys(self) -> dict[int, str]:
-        return {}
+    def paths(self, folder: Path | None, asked: tuple) -> dict[tuple[int, int], Path | None]:
+        """Where each part is kept."""
+        if folder is None:
+            return dict.fromkeys(self.tasks)
+        keys = {
+            seed: part_key(self.data, self.spec, self.groups, fold, self.epochs, asked)
+            for seed, fold in self.folds.items()
+        }
+        name = slug(self.spec)
+        return {(s, n): Path(folder) / f"{name}-{keys[s]}-seed{s}-fold{n}.parquet" for s, n in self.tasks}
 
     def rows(self, task: tuple[int, int]) -> np.ndarray:
         """Clips of the training part, bool [n]."""
@@ -310,18 +307,16 @@ def _one_fold(plan: _Plan, at: _At) -> tuple[_At, pd.DataFrame]:
 def _on_device(plans: list[_Plan], todo: list[_At], device: str) -> Iterator[tuple[_At, pd.DataFrame]]:
     todo = sorted(todo, key=lambda at: at[1])  # tasks of one fold next to each other: they share what a stream needs
     for start in range(0, len(todo), TOGETHER):
-        some, tasks, shared = todo[start : start + TOGETHER], [], {}
+        some, tasks, trained_on, shared = todo[start : start + TOGETHER], [], [], {}
         for number, task in some:
-            plan, own = plans[number], fold_seed(*task)
-            rows = plan.rows(task)
-            part, apart = plan.data.select(rows), np.asarray(plan.groups)[rows]
-            common = shared.setdefault(task, {})
-            if plan.prepare is not None:
-                part, apart = plan.prepare(part, apart, seed=own, epochs=plan.epochs)
-                common = None
+            plan, own, rows = plans[number], fold_seed(*task), plans[number].rows(task)
+            part, apart = _prepared(plan.data, np.asarray(plan.groups), rows, own, plan.epochs, plan.prepare)
+            common = shared.setdefault(task, {}) if plan.prepare is None else None
             tasks.append(Task(part, plan.spec, own, plan.epochs, apart, common))
-        for (number, task), model in zip(some, fit_together(tasks, device=device), strict=True):
-            yield (number, task), plans[number].scored(model, task, plans[number].rows(task))
+            trained_on.append(rows)
+        models = fit_together(tasks, device=device)
+        for (number, task), model, rows in zip(some, models, trained_on, strict=True):
+            yield (number, task), plans[number].scored(model, task, rows)
 
 
 def outer_folds(
@@ -341,10 +336,17 @@ def fit_part(
     prepare: Preparation | None = None,
 ) -> Fitted:
     """The model of one training part: the clips at `rows` (bool [n]), prepared first, with the seed of (seed, fold)."""
-    part, apart, own = data.select(rows), groups[rows], fold_seed(*task)
-    if prepare is not None:
-        part, apart = prepare(part, apart, seed=own, epochs=epochs)
+    own = fold_seed(*task)
+    part, apart = _prepared(data, groups, rows, own, epochs, prepare)
     return fit(part, spec, seed=own, epochs=epochs, groups=apart)
+
+
+def _prepared(
+    data: FusionData, groups: np.ndarray, rows: np.ndarray, seed: int, epochs: int, prepare: Preparation | None
+) -> tuple[FusionData, Sequence[str]]:
+    """The clips at `rows` (bool [n]), or what is made of them, and their groups."""
+    part, apart = data.select(rows), groups[rows]
+    return (part, apart) if prepare is None else prepare(part, apart, seed=seed, epochs=epochs)
 
 
 def predictions_table(
@@ -386,14 +388,6 @@ def slug(spec: ModelSpec) -> str:
     return re.sub(r"[^\w.-]+", "_", spec.name)
 
 
-def _part_path(folder: Path | None, spec: ModelSpec, task: tuple[int, int], key: str) -> Path | None:
-    if folder is None:
-        return None
-    return Path(folder) / f"{slug(spec)}-{key}-seed{task[0]}-fold{task[1]}.parquet"
-
-
 def _write(table: pd.DataFrame, path: Path) -> None:
     """Whole or not at all, also when the process is killed while writing; StoreError if it cannot be written."""
-    content = io.BytesIO()
-    table.to_parquet(content, index=False)
-    write_file(path, content.getvalue(), path.parent / ".writing")
+    write_table(path, pa.Table.from_pandas(table, preserve_index=False), path.parent / ".writing")

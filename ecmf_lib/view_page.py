@@ -11,16 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
 from ecmf_lib.corpus import CorpusError
-from ecmf_lib.pages import say
+from ecmf_lib.pages import bars, say
 from ecmf_lib.plots.style import STREAM_COLOURS, colours
 from ecmf_lib.project import Project
 from ecmf_lib.stored_results import Run, StoredResults
-from ecmf_lib.study_clips import middle_frame
+from ecmf_lib.study_clips import jpeg, middle_frame
 from ecmf_lib.views import View
 
 LARGEST_VIDEO = 8 * 2**20  # bytes of a clip that are put into the notebook
@@ -95,7 +94,8 @@ def card(row: dict, facts: ClipFacts | None, *, player: bool = False) -> str:
     if facts is None:
         said.append("<small>the corpus of this clip is not open here: no picture, no words</small>")
     else:
-        picture = (_player(facts.video) if player else "") or image(facts.frame) or "<small>no picture</small>"
+        picture = jpeg(facts.frame, _HEIGHT, "frame from the middle of the clip", widest=2 * _HEIGHT)
+        picture = (_player(facts.video) if player else "") or picture or "<small>no picture</small>"
         said += [f"{name}: <bdi>{say(_cut(text))}</bdi>"
                  for name, text in (("words", facts.words), ("enrichment", facts.enrichment)) if text]  # fmt: skip
     texts = "".join(f"<p>{text}</p>" for text in said)
@@ -105,29 +105,12 @@ def card(row: dict, facts: ClipFacts | None, *, player: bool = False) -> str:
 def _bars(row: dict) -> str:
     weights = {name[2:]: value for name, value in row.items() if name.startswith("w_")}
     palette = colours(list(weights), STREAM_COLOURS)
-    bars = []
-    for name, value in weights.items():
-        known = not np.isnan(value)
-        width = 100 * min(max(value, 0), 1) if known else 0
-        bar = f'<span><i style="width:{width:.1f}%;background:{palette[name]}"></i></span>'
-        bars.append(f'<div class="bar"><span>{say(name)}</span>{bar}<b>{f"{value:.2f}" if known else ""}</b></div>')
-    return "".join(bars) or "<small>this model gives no stream weights</small>"
+    shown = bars((name, value, palette[name]) for name, value in weights.items())
+    return shown or "<small>this model gives no stream weights</small>"
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= _WORDS else text[: _WORDS - 1] + "…"
-
-
-def image(frame: np.ndarray | None) -> str:
-    """An ``img`` that holds its picture, uint8 [height, width, 3], as JPEG; "" for None."""
-    if frame is None:
-        return ""
-    height, width = frame.shape[:2]
-    size = (max(1, min(2 * _HEIGHT, round(width * _HEIGHT / height))), _HEIGHT)
-    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-    good, packed = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
-    data = base64.b64encode(packed).decode() if good else ""
-    return f'<img alt="frame from the middle of the clip" src="data:image/jpeg;base64,{data}">' if good else ""
 
 
 def _player(video: Path | None) -> str:

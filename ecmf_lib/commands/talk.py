@@ -6,16 +6,16 @@ import json
 import math
 import os
 import sys
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 
 import typer
 
 from ecmf_lib.config import SettingsError, engine_of_run
+from ecmf_lib.pages import UNSEEN, spelt_out
 
-#: Unicode's categories of what is not seen: control characters, marks of direction, halves of pairs, line separators.
-_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+#: What a terminal obeys: what is not seen, and separators of lines.
+_UNSEEN = (*UNSEEN, "Zl", "Zp")
 
 
 @contextmanager
@@ -99,8 +99,7 @@ def plain(value: object) -> object:
 
 def echo(text: str, **look) -> None:
     """To the terminal, which obeys control characters: those from files and servers are spelt out."""
-    spelt = (f"\\u{ord(c):04x}" if unicodedata.category(c) in _UNSEEN and c not in "\n\t" else c for c in text)
-    typer.secho("".join(spelt), **look)
+    typer.secho(spelt_out(text, _UNSEEN, but="\n\t"), **look)
 
 
 def run_on(engine: str, share: str) -> None:

@@ -142,7 +142,9 @@ def main() -> int:
 
 def report(given, parts, faults, inputs, problems, left_out, seconds, whole: float) -> int:
     """Print and write the tables; the exit status."""
-    bench_machine = _machine()
+    from ecmf_lib.doctor import machine
+
+    bench_machine = machine()
     about = {
         "date": date.today().isoformat(),
         "machine": bench_machine,
@@ -167,17 +169,6 @@ def report(given, parts, faults, inputs, problems, left_out, seconds, whole: flo
     print(f"\n{bench_machine}, {about['date']}, {about['seconds']} s{f'; written to {output}' if output else ''}")
     bad = [row for row in faults if row["survived"] < row["injected"] or row["lost"] or row["duplicated"]]
     return int(bool(bad or problems or any(row["crashed"] for row in inputs)))
-
-
-def _machine() -> str:
-    from ecmf_lib.workers import usable_cores
-
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{usable_cores()} cores, {name}"
 
 
 def _code() -> str:
